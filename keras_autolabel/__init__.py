@@ -1,0 +1,17 @@
+"""AutoLabel: calibrated labels for augmented data, for Keras on TensorFlow."""
+
+from keras_autolabel.augment.augmix import AugMix as AugMix
+from keras_autolabel.batch import AugmentedBatch as AugmentedBatch
+from keras_autolabel.calibration import ExpectedCalibrationError as ExpectedCalibrationError
+from keras_autolabel.calibration import expected_calibration_error as expected_calibration_error
+from keras_autolabel.callbacks import AutoLabel as AutoLabel
+from keras_autolabel.labels import LabelSmoothing as LabelSmoothing
+from keras_autolabel.labels import LabelTable as LabelTable
+from keras_autolabel.labels import OneHot as OneHot
+from keras_autolabel.labels import soft_targets as soft_targets
+from keras_autolabel.labels import update_confidence as update_confidence
+from keras_autolabel.losses import SoftTargetLoss as SoftTargetLoss
+from keras_autolabel.losses import soft_target_crossentropy as soft_target_crossentropy
+from keras_autolabel.model import AutoLabelModel as AutoLabelModel
+
+__version__ = "0.1.0"

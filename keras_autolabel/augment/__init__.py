@@ -1,0 +1,1 @@
+"""Augmentations with known distances: each draws its parameters, then applies them."""

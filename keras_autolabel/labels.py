@@ -1,0 +1,298 @@
+"""Labels for augmented data: the formulas of the paper, and the policies that use them.
+
+A label policy maps an ``AugmentedBatch`` to the confidence of the true class and the share of the
+partner; what remains goes evenly to all other classes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from keras_autolabel.batch import AugmentedBatch
+
+
+def update_confidence(
+    confidence: tf.Tensor,
+    *,
+    ece: tf.Tensor,
+    conf: tf.Tensor,
+    acc: tf.Tensor,
+    step_size: float,
+    floor: float = 0.0,
+) -> tf.Tensor:
+    """One update of the learned labels: Eq. (1) of the paper, and the clip that follows it.
+
+    ``ỹ ← ỹ − α·ECE(Q)·sign(Conf(Q) − Acc(Q))``, then clipped to ``[max(Acc(Q), floor), 1]``: an
+    over-confident network gets softer labels, an under-confident one harder labels.
+
+    Args:
+        confidence: float tensor ỹ of any shape, one entry a bucket, in [0, 1].
+        ece: Same shape: ECE of the augmented hold-out Q(S_n), in [0, 1].
+        conf: Same shape: mean confidence on Q(S_n), in [0, 1].
+        acc: Same shape: accuracy on Q(S_n), in [0, 1].
+        step_size: α.
+        floor: Lower bound beside Acc; 1/K keeps labels from teaching to avoid the truth where
+            accuracy falls below chance, as it can under attack.
+
+    Returns:
+        Float tensor of the same shape. An entry with a NaN among its inputs (an empty bucket, or
+        a network that diverged) is returned unchanged.
+
+    Example:
+        >>> update_confidence([0.8], ece=[0.2], conf=[0.9], acc=[0.7], step_size=0.5).numpy()
+        array([0.7], dtype=float32)
+    """
+    confidence = tf.convert_to_tensor(confidence)
+    ece, conf, acc = (tf.cast(x, confidence.dtype) for x in (ece, conf, acc))
+    updated = confidence - step_size * ece * tf.sign(conf - acc)
+    updated = tf.clip_by_value(updated, tf.maximum(acc, floor), 1.0)
+    return tf.where(tf.math.is_finite(ece + conf + acc), updated, confidence)
+
+
+def mixup_share(confidence: tf.Tensor, mix: tf.Tensor) -> tf.Tensor:
+    """The partner's share of the label: ``min(1 − ỹ, γ/(1 − γ)·ỹ)`` (section 4.3 of the paper).
+
+    Args:
+        confidence: float tensor ỹ of the dominant class.
+        mix: float tensor γ, the partner's weight in the image, in [0, 0.5].
+
+    Returns:
+        float tensor in [0, 1 − ỹ].
+
+    Example:
+        >>> mixup_share(tf.constant([0.75, 0.9]), tf.constant([0.25, 0.25])).numpy().round(3)
+        array([0.25, 0.1 ], dtype=float32)
+    """
+    return tf.minimum(1.0 - confidence, mix / (1.0 - mix) * confidence)
+
+
+def class_shares(
+    labels: tf.Tensor,
+    partners: tf.Tensor,
+    confidence: tf.Tensor,
+    partner_share: tf.Tensor,
+    num_classes: int,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """What the true class, the partner's class and each other class get; together they are 1.
+
+    Where both classes are one, it gets both shares. With two classes nothing is left to spread,
+    so that the partner's class gets all that the true class leaves.
+
+    Args:
+        labels: int [B], the true class.
+        partners: int [B], the partner's class.
+        confidence: float [B].
+        partner_share: float [B], at most ``1 − confidence``.
+        num_classes: K.
+
+    Returns:
+        ``(true, partner, other)``, each float [B]; ``partner`` is 0 where both classes are one.
+
+    Raises:
+        ValueError: If ``num_classes`` is below 2.
+
+    Example:
+        >>> shares = class_shares([3], [1], tf.constant([0.75]), tf.constant([0.25]), 10)
+        >>> [float(share[0]) for share in shares]
+        [0.75, 0.25, 0.0]
+    """
+    if num_classes < 2:
+        raise ValueError(f"At least two classes are needed. Received: num_classes={num_classes}")
+    same = tf.equal(labels, partners)
+    if num_classes == 2:
+        partner_share = tf.where(same, partner_share, 1.0 - confidence)
+    true = tf.where(same, confidence + partner_share, confidence)
+    partner = tf.where(same, tf.zeros_like(partner_share), partner_share)
+    others = tf.where(same, num_classes - 1, max(num_classes - 2, 1))
+    other = tf.maximum(1.0 - true - partner, 0.0) / tf.cast(others, true.dtype)
+    return true, partner, other
+
+
+def soft_targets(
+    labels: tf.Tensor,
+    confidence: tf.Tensor,
+    *,
+    num_classes: int,
+    partners: tf.Tensor | None = None,
+    mix: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """The label of each image as a distribution over classes: Eq. (2), or section 4.3 with mixup.
+
+    For inspection and tests; the loss never builds it.
+
+    Args:
+        labels: int [B], the true (in mixup: the dominant) class.
+        confidence: float [B], ỹ of that class, in [0, 1].
+        num_classes: K, at least 2.
+        partners: int [B], the second class in mixup; None: there is none.
+        mix: float [B], the partner's weight in [0, 0.5]; None: 0.
+
+    Returns:
+        float [B, K], rows that sum to 1.
+
+    Raises:
+        ValueError: If ``num_classes`` is below 2, or one of ``partners`` and ``mix`` is missing.
+
+    Example:
+        >>> soft_targets([2], tf.constant([0.25]), num_classes=4).numpy().tolist()
+        [[0.25, 0.25, 0.25, 0.25]]
+    """
+    if (partners is None) != (mix is None):
+        raise ValueError(
+            "partners and mix come together. "
+            f"Received: partners={partners is not None}, mix={mix is not None} (given)"
+        )
+    labels, confidence = tf.convert_to_tensor(labels), tf.convert_to_tensor(confidence)
+    partners = labels if partners is None else tf.convert_to_tensor(partners)
+    mix = tf.zeros_like(confidence) if mix is None else tf.cast(mix, confidence.dtype)
+    share = mixup_share(confidence, mix)
+    true, partner, other = class_shares(labels, partners, confidence, share, num_classes)
+    is_true = tf.one_hot(labels, num_classes, dtype=confidence.dtype)
+    is_partner = tf.where(
+        tf.equal(labels, partners)[:, tf.newaxis],
+        tf.zeros_like(is_true),
+        tf.one_hot(partners, num_classes, dtype=confidence.dtype),
+    )
+    is_other = 1.0 - is_true - is_partner
+    return sum(
+        is_class * share[:, tf.newaxis]
+        for is_class, share in ((is_true, true), (is_partner, partner), (is_other, other))
+    )
+
+
+def _even_share(batch: AugmentedBatch, confidence: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """The partner's share under a policy that treats it like every other class."""
+    share = (1.0 - confidence) / (num_classes - 1)
+    return tf.where(tf.equal(batch.labels, batch.partners), tf.zeros_like(share), share)
+
+
+@keras.utils.register_keras_serializable(package="keras_autolabel")
+class OneHot:
+    """All for the true class, however far the image was moved: what most augmentation does.
+
+    Example:
+        >>> from keras_autolabel.batch import clean_batch
+        >>> confidence, partner_share = OneHot()(clean_batch(tf.zeros([1, 8, 8, 1]), [3]))
+        >>> float(confidence[0]), float(partner_share[0])
+        (1.0, 0.0)
+    """
+
+    def __call__(self, batch: AugmentedBatch) -> tuple[tf.Tensor, tf.Tensor]:
+        """``(confidence, partner_share)``, each float32 [B]."""
+        return tf.ones_like(batch.mix), tf.zeros_like(batch.mix)
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "OneHot":
+        """The policy that ``get_config`` describes."""
+        return cls(**config)
+
+
+@keras.utils.register_keras_serializable(package="keras_autolabel")
+class LabelSmoothing:
+    """The same softened label at every distance: ``1 − ε + ε/K`` (Szegedy et al., 2016).
+
+    It agrees with ``label_smoothing=ε`` of Keras' own losses.
+
+    Args:
+        smoothing: ε in [0, 1), the mass that is spread evenly over all K classes.
+        num_classes: K, at least 2.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> from keras_autolabel.batch import clean_batch
+        >>> policy = LabelSmoothing(0.1, num_classes=10)
+        >>> confidence, _ = policy(clean_batch(tf.zeros([1, 8, 8, 1]), [3]))
+        >>> round(float(confidence[0]), 4)
+        0.91
+    """
+
+    def __init__(self, smoothing: float = 0.1, *, num_classes: int):
+        if not 0.0 <= smoothing < 1.0:
+            raise ValueError(f"smoothing must be in [0, 1). Received: smoothing={smoothing}")
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2. Received: {num_classes}")
+        self.smoothing = smoothing
+        self.num_classes = num_classes
+
+    def __call__(self, batch: AugmentedBatch) -> tuple[tf.Tensor, tf.Tensor]:
+        """``(confidence, partner_share)``, each float32 [B]."""
+        confidence = tf.ones_like(batch.mix) - self.smoothing * (1.0 - 1.0 / self.num_classes)
+        return confidence, _even_share(batch, confidence, self.num_classes)
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {"smoothing": self.smoothing, "num_classes": self.num_classes}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "LabelSmoothing":
+        """The policy that ``get_config`` describes."""
+        return cls(**config)
+
+
+@keras.utils.register_keras_serializable(package="keras_autolabel")
+class LabelTable(keras.layers.Layer):
+    """AutoLabel's labels: a table with one confidence a bucket, a weight of the model.
+
+    The callback ``AutoLabel`` updates it after each epoch; it is read inside the train step, so
+    that an update reaches a traced graph and every replica, and it is saved with the model.
+
+    Args:
+        bucket_shape: Shape of the table, the ``bucket_shape`` of the augmentation: ``(N,)``, or
+            for AugMix ``(max_depth, N)``.
+        initial: Where the labels start, in [0, 1]: a number, or an array of ``bucket_shape``.
+        name: Name of the layer.
+
+    Raises:
+        ValueError: If ``initial`` is out of range or does not fit ``bucket_shape``.
+
+    Example:
+        >>> table = LabelTable((5,), initial=0.75)
+        >>> table.confidence.numpy().tolist()
+        [0.75, 0.75, 0.75, 0.75, 0.75]
+    """
+
+    def __init__(
+        self,
+        bucket_shape: Sequence[int],
+        *,
+        initial: float | np.ndarray = 1.0,
+        name: str = "label_table",
+    ):
+        # autocast would read the table as bfloat16 under mixed precision: 0.9 becomes 0.8984.
+        super().__init__(name=name, dtype="float32", trainable=False, autocast=False)
+        self.bucket_shape = tuple(int(size) for size in bucket_shape)
+        start = np.asarray(initial, np.float32)
+        if not np.all((start >= 0.0) & (start <= 1.0)):
+            raise ValueError(f"initial must lie in [0, 1]. Received: initial={initial}")
+        if start.shape not in ((), self.bucket_shape):
+            raise ValueError(
+                "initial must be a number or an array of bucket_shape. Received: "
+                f"initial.shape={start.shape}, bucket_shape={self.bucket_shape}"
+            )
+        self.initial = np.broadcast_to(start, self.bucket_shape)
+        self.confidence = self.add_weight(
+            name="confidence", shape=self.bucket_shape, initializer="ones", trainable=False
+        )
+        self.confidence.assign(self.initial)
+
+    def call(self, batch: AugmentedBatch) -> tuple[tf.Tensor, tf.Tensor]:
+        """``(confidence, partner_share)``, each float32 [B], gathered by ``batch.bucket``."""
+        table = tf.reshape(tf.convert_to_tensor(self.confidence), [-1])
+        confidence = tf.gather(table, batch.bucket)
+        return confidence, mixup_share(confidence, batch.mix)
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {
+            "bucket_shape": self.bucket_shape,
+            "initial": self.initial.tolist(),
+            "name": self.name,
+        }

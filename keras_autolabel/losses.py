@@ -1,0 +1,129 @@
+"""Cross-entropy against soft labels, in closed form: no [B, K] target is built."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+from tensorflow import keras
+
+from keras_autolabel.batch import AugmentedBatch
+from keras_autolabel.labels import class_shares
+
+
+def soft_target_crossentropy(
+    labels: tf.Tensor,
+    logits: tf.Tensor,
+    confidence: tf.Tensor,
+    *,
+    partners: tf.Tensor | None = None,
+    partner_share: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Cross-entropy of logits z against labels given by a confidence.
+
+    With c the confidence, s the share of the partner p and r what each other class gets:
+    ``logsumexp(z) − [c·z_y + s·z_p + r·(Σ z − z_y − z_p)]``. It equals the dense cross-entropy
+    against ``soft_targets`` (Eq. (2) and section 4.3 of the paper).
+
+    Args:
+        labels: int [B], the true class y.
+        logits: float [B, K] of any precision; computed in float32 (float64 stays).
+        confidence: float [B], c in [0, 1].
+        partners: int [B], the partner's class p; None: there is none.
+        partner_share: float [B], s in [0, 1 − c]; None: 0.
+
+    Returns:
+        float [B], the loss of each example.
+
+    Example:
+        >>> loss = soft_target_crossentropy([0], [[2.0, 0.0]], tf.constant([0.9]))
+        >>> round(float(loss[0]), 4)
+        0.3269
+    """
+    logits = tf.convert_to_tensor(logits)
+    logits = logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+    labels = tf.cast(labels, tf.int32)
+    partners = labels if partners is None else tf.cast(partners, tf.int32)
+    confidence = tf.cast(confidence, logits.dtype)
+    share = tf.zeros_like(confidence) if partner_share is None else partner_share
+    share = tf.cast(share, logits.dtype)
+    # Targets sum to 1, so that a shift changes nothing but the rounding of large logits.
+    logits -= tf.stop_gradient(tf.reduce_max(logits, axis=-1, keepdims=True))
+    true, partner, other = class_shares(labels, partners, confidence, share, logits.shape[-1])
+    z_y = tf.gather(logits, labels, batch_dims=1)
+    z_p = tf.gather(logits, partners, batch_dims=1)
+    z_p = tf.where(tf.equal(labels, partners), tf.zeros_like(z_p), z_p)
+    z_others = tf.reduce_sum(logits, axis=-1) - z_y - z_p
+    return tf.reduce_logsumexp(logits, axis=-1) - (true * z_y + partner * z_p + other * z_others)
+
+
+@keras.utils.register_keras_serializable(package="keras_autolabel")
+class SoftTargetLoss(keras.losses.Loss):
+    """Cross-entropy against the labels of a policy, gathered by bucket in the train step.
+
+    ``y_true`` is an ``AugmentedBatch``, as in ``AutoLabelModel.train_step``. Plain class numbers
+    are also taken: they are labels of clean images, and get the ordinary cross-entropy.
+
+    Args:
+        policy: The label policy, ``policy(batch) -> (confidence, partner_share)``.
+        reduction: ``"sum_over_batch_size"``, ``"sum"`` or ``"none"``.
+        name: Name of the loss.
+
+    Example:
+        >>> from keras_autolabel import OneHot
+        >>> from keras_autolabel.batch import clean_batch
+        >>> loss = SoftTargetLoss(OneHot())
+        >>> batch = clean_batch(tf.zeros([2, 8, 8, 1]), [0, 1])
+        >>> round(float(loss(batch, tf.constant([[2.0, 0.0], [2.0, 0.0]]))), 4)
+        1.1269
+    """
+
+    def __init__(
+        self,
+        policy: Callable[[AugmentedBatch], tuple[tf.Tensor, tf.Tensor]],
+        *,
+        reduction: str = "sum_over_batch_size",
+        name: str = "soft_target_loss",
+    ):
+        super().__init__(reduction=reduction, name=name)
+        self.policy = policy
+
+    def call(self, y_true: AugmentedBatch | tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        """float [B]: the loss of each example.
+
+        Args:
+            y_true: An ``AugmentedBatch``, or class numbers [B] of clean images.
+            y_pred: Logits [B, K].
+        """
+        if not isinstance(y_true, AugmentedBatch):
+            labels = tf.reshape(tf.cast(y_true, tf.int32), [-1])
+            return soft_target_crossentropy(labels, y_pred, tf.ones_like(labels, tf.float32))
+        batch = integer_fields(y_true)
+        confidence, partner_share = self.policy(batch)
+        return soft_target_crossentropy(
+            batch.labels,
+            y_pred,
+            confidence,
+            partners=batch.partners,
+            partner_share=partner_share,
+        )
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "policy": keras.utils.serialize_keras_object(self.policy),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> "SoftTargetLoss":
+        """The loss that ``get_config`` describes."""
+        config = dict(config, policy=keras.utils.deserialize_keras_object(config["policy"]))
+        return cls(**config)
+
+
+def integer_fields(batch: AugmentedBatch) -> AugmentedBatch:
+    """The batch with its classes and buckets as int32: Keras 3 casts all of ``y_true`` to float."""
+    return batch._replace(
+        labels=tf.cast(batch.labels, tf.int32),
+        partners=tf.cast(batch.partners, tf.int32),
+        bucket=tf.cast(batch.bucket, tf.int32),
+    )
