@@ -85,6 +85,25 @@ def to_float(images: tf.Tensor) -> tf.Tensor:
     return tf.cast(images, tf.float32)
 
 
+def to_uint8(images: tf.Tensor) -> tf.Tensor:
+    """Images as uint8: floats in [0, 1] are rounded to 8 bits, uint8 is taken as it is.
+
+    Args:
+        images: uint8 in [0, 255], or float in [0, 1]; any shape.
+
+    Returns:
+        uint8 of the same shape.
+
+    Example:
+        >>> to_uint8(tf.constant([0.0, 0.2, 1.0])).numpy().tolist()
+        [0, 51, 255]
+    """
+    images = tf.convert_to_tensor(images)
+    if images.dtype == tf.uint8:
+        return images
+    return tf.cast(tf.round(tf.cast(images, tf.float32) * 255.0), tf.uint8)
+
+
 def check_batch(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Refuses what is no batch of images and integer labels.
 

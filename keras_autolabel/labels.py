@@ -238,6 +238,80 @@ class LabelSmoothing:
 
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
+class MixupLabels:
+    """Ordinary mixup: each class gets the weight of its image, 1 − γ and γ (Zhang et al., 2018).
+
+    Example:
+        >>> from keras_autolabel import Mixup
+        >>> images = tf.zeros([4, 8, 8, 1])
+        >>> batch = Mixup()(images, [0, 1, 2, 3], seed=tf.constant([1, 2]))
+        >>> confidence, partner_share = MixupLabels()(batch)
+        >>> bool(tf.reduce_all(confidence + partner_share == 1.0))
+        True
+    """
+
+    def __call__(self, batch: AugmentedBatch) -> tuple[tf.Tensor, tf.Tensor]:
+        """``(confidence, partner_share)``, each float32 [B]."""
+        return 1.0 - batch.mix, batch.mix
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "MixupLabels":
+        """The policy that ``get_config`` describes."""
+        return cls(**config)
+
+
+@keras.utils.register_keras_serializable(package="keras_autolabel")
+class ConfidenceCalibrated:
+    """Labels that fall to uniform as the perturbation grows: CCAT (Stutz et al., 2020).
+
+    ``ỹ = g·ŷ + (1 − g)/K`` with ``g = (1 − min(1, ‖δ‖∞/ε))^ρ``, the "power transition"; the
+    distance of the batch is ‖δ‖∞/ε, as ``HalfAdversarial`` measures it.
+
+    Args:
+        num_classes: K, at least 2.
+        rho: ρ, above 0.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> from keras_autolabel.batch import clean_batch
+        >>> batch = clean_batch(tf.zeros([2, 8, 8, 1]), [3, 3])
+        >>> batch = batch._replace(distance=tf.constant([0.0, 1.0]))
+        >>> confidence, _ = ConfidenceCalibrated(num_classes=4)(batch)
+        >>> confidence.numpy().tolist()
+        [1.0, 0.25]
+    """
+
+    def __init__(self, *, num_classes: int, rho: float = 10.0):
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2. Received: {num_classes}")
+        if not rho > 0.0:
+            raise ValueError(f"rho must be above 0. Received: rho={rho}")
+        self.num_classes = num_classes
+        self.rho = rho
+
+    def __call__(self, batch: AugmentedBatch) -> tuple[tf.Tensor, tf.Tensor]:
+        """``(confidence, partner_share)``, each float32 [B]."""
+        g = (1.0 - tf.minimum(1.0, batch.distance)) ** self.rho
+        confidence = g + (1.0 - g) / self.num_classes
+        return confidence, _even_share(batch, confidence, self.num_classes)
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {"num_classes": self.num_classes, "rho": self.rho}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "ConfidenceCalibrated":
+        """The policy that ``get_config`` describes."""
+        return cls(**config)
+
+
+@keras.utils.register_keras_serializable(package="keras_autolabel")
 class LabelTable(keras.layers.Layer):
     """AutoLabel's labels: a table with one confidence a bucket, a weight of the model.
 

@@ -12,6 +12,7 @@ from keras_autolabel.batch import (
     check_batch,
     dataset_transform,
     to_float,
+    to_uint8,
     without_partner,
 )
 from keras_autolabel.buckets import bucket_of, uniform_in_bucket
@@ -182,23 +183,13 @@ class AugMix:
         network: Callable | None = None,
     ) -> AugmentedBatch:
         """Applies drawn parameters: deterministic; arguments as in ``__call__``."""
-        clean = to_float(images)
-        if images.dtype != tf.uint8:
-            images = tf.cast(tf.round(images * 255.0), tf.uint8)
-        magnitudes = tf.stack(
-            [MAGNITUDE_OF_LEVEL[name](drawn.level) for name in self.operations], axis=-1
+        in_chain = tf.range(self.max_depth) < drawn.depth[:, tf.newaxis]
+        operation = tf.where(in_chain, drawn.operation, -1)
+        chain = image_ops.apply_chain(
+            to_uint8(images), operation, drawn.level, self.operations, MAGNITUDE_OF_LEVEL
         )
-        magnitude = tf.gather(magnitudes, drawn.operation, batch_dims=2)
-
-        def step(index, chain):
-            operation = tf.where(index < drawn.depth, drawn.operation[:, index], -1)
-            return index + 1, image_ops.apply_operations(
-                chain, operation, magnitude[:, index], self.operations
-            )
-
-        _, chain = tf.while_loop(lambda index, _: index < self.max_depth, step, (0, images))
         weight = drawn.clean_weight[:, tf.newaxis, tf.newaxis, tf.newaxis]
-        mixed = weight * clean + (1.0 - weight) * to_float(chain)
+        mixed = weight * to_float(images) + (1.0 - weight) * to_float(chain)
         return without_partner(
             tf.clip_by_value(mixed, 0.0, 1.0),
             labels,

@@ -1,16 +1,18 @@
 """Image operations on whole batches, with an operation and a magnitude of its own per example.
 
-Two kinds cover AugMix: a *geometric* operation is a matrix, and all of them share one warp; a
-*point* operation is a table of 256 entries per image and channel, and all share one look-up. A
-chain step warps or looks up each image once, whichever operations the batch holds.
+There are three kinds: a *geometric* operation is a matrix, and all of them share one warp; a
+*point* operation is a table of 256 entries per image and channel, and all share one look-up; a
+*blend* is a degenerate image that is mixed in. A chain step does one of these to each image.
 
 All work on uint8, as Pillow does, so that a chain rounds after every step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
+
+from keras_autolabel.augment import blend_ops
 
 # --- geometric: output pixel -> input pixel, as the eight numbers of a projective transform ------
 
@@ -198,7 +200,39 @@ POINT = {
     "equalize": equalize_table,
     "posterize": posterize_table,
     "solarize": solarize_table,
+    "brightness": blend_ops.brightness_table,
+    "contrast": blend_ops.contrast_table,
 }
+BLEND = {"color": blend_ops.grey, "sharpness": blend_ops.smooth}
+
+
+def apply_chain(
+    images: tf.Tensor,
+    operation: tf.Tensor,
+    level: tf.Tensor,
+    names: Sequence[str],
+    magnitude_of_level: Mapping[str, Callable[[tf.Tensor], tf.Tensor]],
+) -> tf.Tensor:
+    """Applies a chain of operations to each image, rounding to 8 bits after each.
+
+    Args:
+        images: uint8 [B, H, W, C].
+        operation: int32 [B, depth], index into ``names``; −1 leaves the image as it is.
+        level: float32 [B, depth], strength of 10; the sign is a direction.
+        names: The operations, see ``apply_operations``.
+        magnitude_of_level: Name -> function from level to the operation's unit.
+
+    Returns:
+        uint8 [B, H, W, C].
+    """
+    magnitudes = tf.stack([magnitude_of_level[name](level) for name in names], axis=-1)
+    magnitude = tf.gather(magnitudes, tf.maximum(operation, 0), batch_dims=2)
+
+    def step(index, chain):
+        return index + 1, apply_operations(chain, operation[:, index], magnitude[:, index], names)
+
+    depth = tf.shape(operation)[1]
+    return tf.while_loop(lambda index, _: index < depth, step, (0, images))[1]
 
 
 def apply_operations(
@@ -210,8 +244,9 @@ def apply_operations(
         images: uint8 [B, H, W, C].
         operation: int32 [B], index into ``names``; −1 leaves the image as it is.
         magnitude: float32 [B] in the operation's unit: degrees (rotate), slope (shear), fraction
-            of the side (translate), bits (posterize), threshold in 0..256 (solarize).
-        names: The operations, of ``GEOMETRIC`` and ``POINT``.
+            of the side (translate), bits (posterize), threshold in 0..256 (solarize), factor
+            (brightness, contrast, color, sharpness).
+        names: The operations, of ``GEOMETRIC``, ``POINT`` and ``BLEND``.
 
     Returns:
         uint8 [B, H, W, C].
@@ -223,19 +258,15 @@ def apply_operations(
         55
     """
     # Kind 0 is "as it is"; it stands first, so that operation -1 finds it.
-    kinds = [0] + [1 if name in GEOMETRIC else 2 for name in names]
+    appliers = (_apply_geometric, _apply_point, _apply_blend)
+    kinds = [0] + [1 if name in GEOMETRIC else 2 if name in POINT else 3 for name in names]
     kind = tf.gather(kinds, operation + 1)
-    rows = tf.dynamic_partition(tf.range(tf.shape(images)[0]), kind, 3)
+    rows = tf.dynamic_partition(tf.range(tf.shape(images)[0]), kind, 4)
     parts = [tf.gather(images, row) for row in rows]
-    if 1 in kinds:
-        parts[1] = _apply_geometric(parts[1], *_of(rows[1], operation, magnitude), names)
-    if 2 in kinds:
-        parts[2] = _apply_point(parts[2], *_of(rows[2], operation, magnitude), names)
+    for kind in set(kinds) - {0}:
+        chosen = (tf.gather(operation, rows[kind]), tf.gather(magnitude, rows[kind]))
+        parts[kind] = appliers[kind - 1](parts[kind], *chosen, names)
     return tf.ensure_shape(tf.dynamic_stitch(rows, parts), images.shape)
-
-
-def _of(row: tf.Tensor, *tensors: tf.Tensor) -> list[tf.Tensor]:
-    return [tf.gather(tensor, row) for tensor in tensors]
 
 
 def _apply_geometric(images, operation, magnitude, names) -> tf.Tensor:
@@ -249,7 +280,22 @@ def _apply_geometric(images, operation, magnitude, names) -> tf.Tensor:
 
 
 def _apply_point(images, operation, magnitude, names) -> tf.Tensor:
-    rows = tf.dynamic_partition(tf.range(tf.shape(images)[0]), operation, len(names))
-    chosen = [(row, POINT[name]) for row, name in zip(rows, names, strict=True) if name in POINT]
-    tables = [table(tf.gather(images, row), tf.gather(magnitude, row)) for row, table in chosen]
-    return look_up(images, tf.dynamic_stitch([row for row, _ in chosen], tables))
+    table = _by_operation(POINT, names, operation, images, magnitude)
+    return look_up(images, table)
+
+
+def _apply_blend(images, operation, magnitude, names) -> tf.Tensor:
+    degenerate = _by_operation(BLEND, names, operation, images)
+    return blend_ops.blend(degenerate, images, magnitude)
+
+
+def _by_operation(functions, names, operation, *arguments: tf.Tensor) -> tf.Tensor:
+    """Calls each function on the rows that chose it, and puts the results in their order."""
+    rows = tf.dynamic_partition(tf.range(tf.shape(operation)[0]), operation, len(names))
+    chosen = [
+        (row, functions[name]) for row, name in zip(rows, names, strict=True) if name in functions
+    ]
+    results = [
+        function(*(tf.gather(argument, row) for argument in arguments)) for row, function in chosen
+    ]
+    return tf.dynamic_stitch([row for row, _ in chosen], results)

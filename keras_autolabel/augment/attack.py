@@ -1,0 +1,277 @@
+"""ℓ∞ attacks by projected gradient ascent (Madry et al., 2018), on the scale of [0, 1]."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from keras_autolabel.batch import check_batch, to_float
+
+
+def crossentropy_of_truth(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Cross-entropy of the true class: what the attack of the paper maximises.
+
+    Args:
+        labels: int32 [B].
+        logits: float [B, K].
+
+    Returns:
+        float32 [B].
+    """
+    logits = tf.cast(logits, tf.float32)
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+
+
+def margin(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """By how much the best wrong class beats the true one (Carlini & Wagner, 2017).
+
+    Its gradient does not fade where a network is sure of itself, as that of the cross-entropy
+    does; an attack with it tells robust networks from those whose gradients are merely small.
+
+    Args:
+        labels: int32 [B].
+        logits: float [B, K].
+
+    Returns:
+        float32 [B], above 0 where the prediction is wrong.
+
+    Example:
+        >>> margin(tf.constant([0]), tf.constant([[3.0, 1.0, 2.0]])).numpy().tolist()
+        [-1.0]
+    """
+    logits = tf.cast(logits, tf.float32)
+    is_true = tf.one_hot(labels, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
+    best_wrong = tf.reduce_max(tf.where(is_true, logits.dtype.min, logits), axis=-1)
+    return best_wrong - tf.gather(logits, labels, batch_dims=1)
+
+
+def projected_gradient_descent(
+    network: Callable,
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    *,
+    epsilon: float | tf.Tensor,
+    num_steps: int,
+    step_size: float | tf.Tensor,
+    seed: tf.Tensor,
+    num_restarts: int = 1,
+    loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = crossentropy_of_truth,
+) -> tf.Tensor:
+    """Untargeted PGD attack for evaluation.
+
+    Each restart begins at a random point of the ball. An image whose prediction is wrong is done
+    with, at the first step where that is so, and leaves the batch: what remains to be attacked
+    gets smaller. Where no restart succeeds, the image with the highest loss is returned. The
+    network runs in inference mode; neither its weights nor its statistics change.
+
+    Args:
+        network: ``network(images, training=False)`` -> logits [B, K].
+        images: uint8, or float in [0, 1], [B, H, W, C].
+        labels: int [B], the true classes.
+        epsilon: Largest change of a pixel on the scale of [0, 1], in [0, 1]; a number or
+            float32 [B].
+        num_steps: Gradient steps of each restart, at least 1.
+        step_size: Length of a step on the scale of [0, 1]; a number or float32 [B].
+        seed: int32 [2], a stateless seed.
+        num_restarts: Random starts, at least 1.
+        loss: ``loss(labels, logits)`` -> [B], maximised; ``crossentropy_of_truth`` or ``margin``.
+
+    Returns:
+        float32 [B, H, W, C] in [0, 1], within ε of the images.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+        tf.errors.InvalidArgumentError: If the network returns probabilities, or a gradient is not
+            finite (the message names weights that are not finite either).
+
+    Example:
+        >>> from tensorflow import keras
+        >>> network = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(),
+        ...                             keras.layers.Dense(3)])
+        >>> images = tf.fill([2, 4, 4, 1], 0.5)
+        >>> adversarial = projected_gradient_descent(
+        ...     network, images, [0, 1], epsilon=0.1, num_steps=3, step_size=0.05, seed=[1, 2])
+        >>> bool(tf.reduce_all(tf.abs(adversarial - images) <= 0.1 + 1e-6))
+        True
+    """
+    check_epsilon(epsilon, smallest=0.0)
+    for name, value in (("num_steps", num_steps), ("num_restarts", num_restarts)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1. Received: {name}={value}")
+    images, labels = check_batch(images, labels)
+    clean = to_float(images)
+    size = tf.shape(labels)[0]
+    ball = [tf.broadcast_to(tf.cast(x, tf.float32), [size]) for x in (epsilon, step_size)]
+    with tf.control_dependencies([_assert_logits(network(clean, training=False))]):
+        clean = tf.identity(clean)
+
+    def restart(number, found, found_loss, broken):
+        rows = tf.reshape(tf.where(~broken), [-1])
+        attacked, attacked_loss, attacked_broken = _attack_once(
+            network,
+            *(tf.gather(x, rows) for x in (clean, labels, *ball)),
+            num_steps=num_steps,
+            seed=tf.random.experimental.stateless_fold_in(seed, number),
+            loss=loss,
+        )
+        # A wrong prediction beats every loss.
+        better = attacked_broken | (attacked_loss > tf.gather(found_loss, rows))
+        rows, at = tf.boolean_mask(rows, better)[:, tf.newaxis], tf.where(better)[:, 0]
+        return (
+            number + 1,
+            tf.tensor_scatter_nd_update(found, rows, tf.gather(attacked, at)),
+            tf.tensor_scatter_nd_update(found_loss, rows, tf.gather(attacked_loss, at)),
+            tf.tensor_scatter_nd_update(broken, rows, tf.gather(attacked_broken, at)),
+        )
+
+    nothing = tf.fill([size], -float("inf"))
+    start = (0, clean, nothing, tf.zeros([size], tf.bool))
+    left = tf.while_loop(
+        lambda number, _, __, broken: (number < num_restarts) & ~tf.reduce_all(broken),
+        restart,
+        start,
+    )
+    return tf.stop_gradient(left[1])
+
+
+def _attack_once(network, clean, labels, epsilon, step_size, *, num_steps, seed, loss):
+    """One restart: the images at the end, their losses, and which predictions are wrong.
+
+    An image whose prediction is wrong is written down and leaves the arrays that are attacked.
+    """
+    start = random_start(clean, tf.reshape(epsilon, [-1, 1, 1, 1]), seed)
+    size = tf.shape(labels)[0]
+    state = (start, tf.zeros([size]), tf.zeros([size], tf.bool))
+
+    def step(index, rows, adversarial, ended, ended_loss, broken):
+        ball = (tf.reshape(tf.gather(x, rows), [-1, 1, 1, 1]) for x in (epsilon, step_size))
+        truth = tf.gather(labels, rows)
+        moved, losses, logits = gradient_step(
+            network, adversarial, tf.gather(clean, rows), truth, *ball, loss=loss
+        )
+        wrong = tf.argmax(logits, axis=-1, output_type=tf.int32) != truth
+        at = rows[:, tf.newaxis]
+        stay = ~wrong
+        return (
+            index + 1,
+            tf.boolean_mask(rows, stay),
+            tf.boolean_mask(moved, stay),
+            tf.tensor_scatter_nd_update(ended, at, adversarial),
+            tf.tensor_scatter_nd_update(ended_loss, at, losses),
+            tf.tensor_scatter_nd_update(broken, at, wrong),
+        )
+
+    # The step after the last one only looks at where that has led.
+    carried = (0, tf.range(size), start, *state)
+    invariants = [tf.TensorShape(x.shape) for x in map(tf.convert_to_tensor, carried)]
+    invariants[1] = tf.TensorShape([None])
+    invariants[2] = tf.TensorShape([None, *clean.shape[1:]])
+    left = tf.while_loop(
+        lambda index, rows, *_: (index <= num_steps) & (tf.size(rows) > 0),
+        step,
+        carried,
+        shape_invariants=tuple(invariants),
+    )
+    return left[3:]
+
+
+def gradient_step(
+    network: Callable,
+    adversarial: tf.Tensor,
+    clean: tf.Tensor,
+    labels: tf.Tensor,
+    epsilon: tf.Tensor,
+    step_size: tf.Tensor,
+    *,
+    loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = crossentropy_of_truth,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """One step along the sign of the gradient, back into the ball and into [0, 1].
+
+    Args:
+        network: ``network(images, training=False)`` -> logits.
+        adversarial: float32 [B, H, W, C], where the attack stands.
+        clean: float32 [B, H, W, C].
+        labels: int32 [B].
+        epsilon: float32 [B, 1, 1, 1].
+        step_size: float32 [B, 1, 1, 1].
+        loss: What is maximised.
+
+    Returns:
+        ``(moved, losses, logits)``: the new images, and what the network says of the old ones.
+    """
+    # The weights are not watched: no gradient can reach them from here.
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(adversarial)
+        logits = network(adversarial, training=False)
+        losses = loss(labels, logits)
+        # Summed, the gradient of an image does not depend on how many are beside it.
+        total = tf.reduce_sum(losses)
+    gradient = tape.gradient(total, adversarial)
+    with tf.control_dependencies([_assert_finite(gradient, network)]):
+        moved = adversarial + step_size * tf.sign(gradient)
+    return into_ball(moved, clean, epsilon), losses, logits
+
+
+def random_start(clean: tf.Tensor, epsilon: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """A point drawn uniformly from the ball, cut to [0, 1].
+
+    Args:
+        clean: float32 [B, H, W, C].
+        epsilon: float32 [B, 1, 1, 1].
+        seed: int32 [2].
+
+    Returns:
+        float32 [B, H, W, C].
+    """
+    noise = tf.random.stateless_uniform(tf.shape(clean), seed, minval=-1.0, maxval=1.0)
+    return into_ball(clean + epsilon * noise, clean, epsilon)
+
+
+def into_ball(images: tf.Tensor, clean: tf.Tensor, epsilon: tf.Tensor) -> tf.Tensor:
+    """Images cut to within ε of the clean ones, and to [0, 1]."""
+    lowest = tf.maximum(clean - epsilon, 0.0)
+    highest = tf.minimum(clean + epsilon, 1.0)
+    return tf.clip_by_value(images, lowest, highest)
+
+
+def check_epsilon(epsilon: float | tf.Tensor, *, smallest: float | None = None) -> None:
+    """Refuses an ε that cannot be meant on the scale of [0, 1].
+
+    Args:
+        epsilon: The ε; tensors are not looked at.
+        smallest: Smallest value allowed; None: above 0.
+
+    Raises:
+        ValueError: If it is out of range.
+    """
+    if tf.is_tensor(epsilon):
+        return
+    low = epsilon > 0.0 if smallest is None else epsilon >= smallest
+    if not (low and epsilon <= 1.0):
+        raise ValueError(
+            "epsilon must be above 0 and at most 1, since images are on the scale of [0, 1]; "
+            f"for 8 grey levels of 255 pass 8/255. Received: epsilon={epsilon}"
+        )
+
+
+def _assert_logits(outputs: tf.Tensor) -> tf.Operation:
+    outputs = tf.cast(outputs, tf.float32)
+    sums_to_one = tf.reduce_all(tf.abs(tf.reduce_sum(outputs, axis=-1) - 1.0) < 1e-3)
+    probabilities = tf.reduce_all(outputs >= 0.0) & sums_to_one & (tf.size(outputs) > 0)
+    message = "The network returns probabilities; attack its logits: leave out the softmax."
+    return tf.debugging.Assert(~probabilities, [message])
+
+
+def _assert_finite(gradient: tf.Tensor, network: Callable) -> tf.Operation:
+    """Asserts a finite gradient; otherwise names the weights that are not finite."""
+    finite = tf.reduce_all(tf.math.is_finite(gradient))
+    weights = [w for w in getattr(network, "weights", []) if "float" in str(w.dtype)]
+
+    def names_of_bad_weights():
+        bad = [~tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(w))) for w in weights]
+        names = tf.constant([getattr(w, "path", w.name) for w in weights], tf.string)
+        chosen = tf.boolean_mask(names, tf.stack(bad)) if weights else names
+        return tf.strings.reduce_join(chosen, separator=", ")
+
+    names = tf.cond(finite, lambda: tf.constant(""), names_of_bad_weights)
+    message = "The gradient at the images is not finite; weights that are not finite either:"
+    return tf.debugging.Assert(finite, [message, names])

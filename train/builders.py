@@ -1,0 +1,91 @@
+"""What a run is made of, out of its settings."""
+
+from collections.abc import Callable
+
+import numpy as np
+from tensorflow import keras
+
+import data
+import keras_autolabel as kal
+from train.resnet50 import resnet50
+from train.settings import Settings
+from train.small_resnet import small_resnet
+from train.wide_resnet import wide_resnet
+
+
+def build_network(settings: Settings, train: data.Split, num_classes: int) -> keras.Model:
+    """The network: raw images, uint8 or float in [0, 1], to logits.
+
+    Args:
+        settings: The settings of the run.
+        train: The training images, whose mean and standard deviation per channel the network
+            normalises with.
+        num_classes: K.
+
+    Returns:
+        A Keras model with fresh weights.
+    """
+    mean, std = (list(moment) for moment in channel_moments(train.images))
+    options = {"mean": mean, "std": std, "l2": settings.l2}
+    image_shape = train.images.shape[1:]
+    if settings.network == "wide_resnet":
+        return wide_resnet(
+            image_shape, num_classes, depth=settings.depth, width=settings.width, **options
+        )
+    if settings.network == "resnet50":
+        return resnet50(image_shape, num_classes, **options)
+    return small_resnet(image_shape, num_classes, **options)
+
+
+def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the pixels of each channel, on the scale of [0, 1].
+
+    Args:
+        images: uint8 [M, H, W, C].
+
+    Returns:
+        Two float arrays [C].
+
+    Example:
+        >>> mean, std = channel_moments(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
+        >>> mean.tolist(), std.tolist()
+        ([0.5], [0.5])
+    """
+    channels = images.shape[-1]
+    values = np.arange(256) / 255.0
+    counts = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(channels)])
+    shares = counts / counts.sum(axis=-1, keepdims=True)
+    mean = shares @ values
+    return mean, np.sqrt(np.maximum(shares @ values**2 - mean**2, 0.0))
+
+
+def build_augmentation(settings: Settings) -> Callable | None:
+    """The augmentation; None where images stay as they are."""
+    buckets = settings.num_buckets
+    if settings.augmentation == "augmix":
+        return kal.AugMix(
+            num_buckets=buckets, max_depth=settings.max_depth, severity=settings.severity
+        )
+    return None
+
+
+def build_label_policy(settings: Settings, num_classes: int) -> Callable | None:
+    """The label policy; None for AutoLabel's own table."""
+    if settings.labels == "label_smoothing":
+        return kal.LabelSmoothing(settings.smoothing, num_classes=num_classes)
+    return kal.OneHot() if settings.labels == "one_hot" else None
+
+
+def build_optimizer(settings: Settings, steps: int) -> keras.optimizers.Optimizer:
+    """Nesterov SGD whose learning rate falls to 0 along a cosine.
+
+    Args:
+        settings: The settings; ``learning_rate`` is that of a batch of 128, and grows with it.
+        steps: Steps of the whole run.
+
+    Returns:
+        A Keras optimizer.
+    """
+    rate = settings.learning_rate * settings.batch_size / 128.0
+    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+    return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)

@@ -1,0 +1,128 @@
+"""Trains an image classifier on augmented images, measures it, exports it and draws it.
+
+Without a flag it trains AugMix + AutoLabel on scikit-learn's handwritten digits:
+
+    python -m train.fit
+
+The paper's comparison on Fashion-MNIST, with one-hot labels and with learned labels:
+
+    python -m train.fit --dataset=fashion_mnist --labels=one_hot
+    python -m train.fit --dataset=fashion_mnist --labels=autolabel
+
+Results are in --output_dir: metrics.json, history.csv, figures/, saved_model/, model.keras and
+tensorboard/. A run that was killed goes on where it was when the same command is given again.
+"""
+
+import dataclasses
+import os
+import sys
+
+from absl import app, flags
+
+import data
+from train import run_folder, training
+from train.report import table_of
+from train.settings import AUGMENTATIONS, LABELS, NETWORKS, Settings, check_combination
+
+DEFAULT = Settings()
+
+flags.DEFINE_enum("dataset", DEFAULT.dataset, list(data.DATASETS), "The images.")
+flags.DEFINE_string("data_dir", DEFAULT.data_dir, "Folder with the files of the data set.")
+flags.DEFINE_integer(
+    "train_examples", None, "Training images, stratified by class; all by default.", lower_bound=2
+)
+flags.DEFINE_integer(
+    "holdout_examples",
+    None,
+    "Images that guide the labels, taken from the training images; a sixth, at most 5,000.",
+    lower_bound=2,
+)
+flags.DEFINE_enum("augmentation", DEFAULT.augmentation, AUGMENTATIONS, "How images are moved.")
+flags.DEFINE_enum("labels", DEFAULT.labels, LABELS, "How sure the label of a moved image is.")
+flags.DEFINE_integer(
+    "num_buckets", DEFAULT.num_buckets, "AutoLabel: buckets of the distance, N.", lower_bound=1
+)
+flags.DEFINE_float(
+    "step_size", DEFAULT.step_size, "AutoLabel: step of the labels, α of Eq. (1).", lower_bound=0.0
+)
+flags.DEFINE_integer("num_bins", DEFAULT.num_bins, "Bins of the ECE.", lower_bound=1)
+flags.DEFINE_integer(
+    "examples_per_bucket",
+    DEFAULT.examples_per_bucket,
+    "AutoLabel: hold-out images measured in each bucket each epoch; 0: all, as in the paper.",
+    lower_bound=0,
+)
+flags.DEFINE_integer(
+    "start_epoch", DEFAULT.start_epoch, "AutoLabel: first epoch with an update.", lower_bound=0
+)
+flags.DEFINE_integer("max_depth", DEFAULT.max_depth, "AugMix: longest chain.", lower_bound=1)
+flags.DEFINE_float(
+    "severity", DEFAULT.severity, "AugMix: strength of 10.", lower_bound=0.1, upper_bound=10.0
+)
+flags.DEFINE_float(
+    "smoothing", DEFAULT.smoothing, "Label smoothing: ε.", lower_bound=0.0, upper_bound=0.999
+)
+flags.DEFINE_enum(
+    "network", DEFAULT.network, NETWORKS, "small: a residual network of 78,000 parameters."
+)
+flags.DEFINE_integer("depth", DEFAULT.depth, "wide_resnet: layers, 6n + 4.", lower_bound=10)
+flags.DEFINE_integer("width", DEFAULT.width, "wide_resnet: widening factor.", lower_bound=1)
+flags.DEFINE_integer("epochs", DEFAULT.epochs, "Passes over the training images.", lower_bound=1)
+flags.DEFINE_integer(
+    "batch_size", DEFAULT.batch_size, "Images in a step, over all GPUs.", lower_bound=1
+)
+flags.DEFINE_float(
+    "learning_rate",
+    DEFAULT.learning_rate,
+    "First learning rate at a batch of 128; it grows with the batch and falls to 0 by a cosine.",
+    lower_bound=0.0,
+)
+flags.DEFINE_float("l2", DEFAULT.l2, "Weight of the L2 penalty on all weights.", lower_bound=0.0)
+flags.DEFINE_integer("seed", DEFAULT.seed, "Seed of splits, weights, order and augmentation.")
+flags.DEFINE_string("output_dir", None, "Folder of the results; runs/<what is run> by default.")
+flags.DEFINE_boolean("overwrite", False, "Replaces the run that --output_dir holds.")
+
+FLAGS = flags.FLAGS
+
+
+def settings_from_flags() -> Settings:
+    """The settings that the flags give."""
+    names = [field.name for field in dataclasses.fields(Settings) if field.name in FLAGS]
+    settings = Settings(**{name: FLAGS[name].value for name in names})
+    if not settings.examples_per_bucket:
+        settings = dataclasses.replace(settings, examples_per_bucket=None)
+    return settings
+
+
+def main(argv: list[str]) -> None:
+    """Runs what the flags ask for."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
+    settings = settings_from_flags()
+    folder = FLAGS.output_dir or os.path.join("runs", settings.run_name())
+    try:
+        check_combination(settings)
+        splits = data.load(
+            settings.dataset,
+            data_dir=settings.data_dir,
+            seed=settings.seed,
+            train_examples=settings.train_examples,
+            holdout_examples=settings.holdout_examples,
+        )
+        run_folder.open_run(folder, settings, overwrite=FLAGS.overwrite)
+        counts = splits.counts()
+        parts = (
+            f"{counts['train']:,} training, {counts['holdout']:,} hold-out (stratified draws), "
+            f"{counts['test']:,} test images; seed {settings.seed}"
+        )
+        print(f"{splits.name} ({splits.source}): {parts}.")
+        rows = training.run(settings, splits, folder)
+    except (ValueError, OSError) as error:
+        sys.exit(f"train.fit: {error}")
+    print(f"\n{splits.name}, {settings.augmentation} + {settings.labels}: {parts}.")
+    print(table_of(rows))
+    print(f"Results are in {folder}: figures/, saved_model/, metrics.json, history.csv.")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,112 @@
+"""What every network here shares: raw images in, whether uint8 or float, and float32 logits out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from keras_autolabel.batch import to_float
+
+CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+FASHION_MNIST_MEAN, FASHION_MNIST_STD = (0.2860,), (0.3530,)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@keras.utils.register_keras_serializable(package="keras_autolabel.train")
+class ImageNetwork(keras.Model):
+    """A functional model that may be called on raw images, uint8 in 0..255 or float in [0, 1].
+
+    Keras casts what a functional model is given to the dtype of its ``Input`` before the first layer
+    sees it, so no layer can tell the byte 255 from the float 255. The dtype is therefore looked at
+    here, one step earlier. All else (``input_shape``, ``summary``, saving, cloning) is what every
+    functional model has. As a layer of another functional model it gets what that one has cast to
+    float: scale bytes before.
+
+    Args:
+        inputs: ``keras.Input`` of shape ``[height, width, channels]``, float32, in [0, 1].
+        outputs: Symbolic logits of shape ``[batch, classes]``.
+        name: Name of the model.
+
+    Example:
+
+        >>> pixels = keras.Input((1, 2, 1))
+        >>> network = ImageNetwork(pixels, keras.layers.Flatten()(pixels))
+        >>> network(np.array([[[[0], [255]]]], "uint8")).numpy().tolist()
+        [[0.0, 1.0]]
+        >>> network(np.array([[[[0.0], [0.5]]]], "float32")).numpy().tolist()
+        [[0.0, 0.5]]
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        return super().call(to_float(inputs), training=training, mask=mask)
+
+
+def normalise(
+    images: tf.Tensor,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+) -> tf.Tensor:
+    """Applies the layer (images - mean) / std, in float32 whatever the global dtype policy is.
+
+    Bfloat16 would round a pixel near 1 to steps of 1/256, as coarse as a step of an attack.
+
+    Args:
+        images: Symbolic images ``[batch, height, width, channels]`` in [0, 1].
+        mean: One number for all channels, or one per channel. None: CIFAR-10's for three channels,
+            Fashion-MNIST's for one.
+        std: The same for the standard deviation.
+
+    Returns:
+        Symbolic float32 images of the same shape.
+
+    Raises:
+        ValueError: If there are neither one nor ``channels`` numbers, if a deviation is not
+            positive, or if there is no default for this number of channels.
+    """
+    channels = images.shape[-1]
+    defaults = {1: (FASHION_MNIST_MEAN, FASHION_MNIST_STD), 3: (CIFAR10_MEAN, CIFAR10_STD)}
+    default_mean, default_std = defaults.get(channels, (None, None))
+    mean = _per_channel("mean", default_mean if mean is None else mean, channels)
+    std = _per_channel("std", default_std if std is None else std, channels)
+    if min(std) <= 0.0:
+        raise ValueError(f"`std` must be positive. Received: std={std}")
+    variance = [deviation**2 for deviation in std]
+    return keras.layers.Normalization(mean=mean, variance=variance, dtype="float32")(images)
+
+
+def _per_channel(name, values, channels):
+    if values is None:
+        raise ValueError(
+            f"`{name}` has a default for 1 and 3 channels only; give one number or one per "
+            f"channel. Received: {channels} channels and {name}=None"
+        )
+    values = [float(value) for value in np.atleast_1d(values)]
+    if len(values) not in (1, channels):
+        raise ValueError(
+            f"`{name}` must be one number or one per channel. "
+            f"Received: {name}={values} for {channels} channels"
+        )
+    return values * (channels // len(values))
+
+
+def check_image_shape(input_shape: Sequence[int], minimum_side: int) -> tuple[int, int, int]:
+    """Returns ``input_shape`` as a tuple, if it is one of images that a network can take.
+
+    Args:
+        input_shape: Height, width and channels of one image.
+        minimum_side: The shortest side allowed, in pixels.
+
+    Returns:
+        The three numbers as a tuple.
+
+    Raises:
+        ValueError: If there are not three numbers or a side is too short.
+    """
+    input_shape = tuple(input_shape)
+    if len(input_shape) != 3 or min(input_shape[:2]) < minimum_side:
+        raise ValueError(
+            "`input_shape` must be (height, width, channels) with sides of at least "
+            f"{minimum_side} pixels. Received: input_shape={input_shape}"
+        )
+    return input_shape

@@ -1,0 +1,93 @@
+"""The figures of a classifier, and how they are shown and kept."""
+
+import importlib.metadata
+import json
+import os
+import platform
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+import keras_autolabel as kal
+
+
+def figures_of(labels: np.ndarray, logits: np.ndarray, *, num_bins: int = 15) -> dict[str, float]:
+    """Accuracy, ECE, NLL and Brier score of predictions.
+
+    Args:
+        labels: int [M].
+        logits: float [M, K].
+        num_bins: Bins of the ECE.
+
+    Returns:
+        A dict: ``accuracy`` and ``ece`` in [0, 1]; ``nll``, the mean negative log-likelihood in
+        nats; ``brier``, the mean over examples of the squared error summed over classes, in
+        [0, 2].
+
+    Example:
+        >>> figures_of(np.array([0]), np.array([[0.0, 0.0]]))["brier"]
+        0.5
+    """
+    logits = np.asarray(logits, np.float64)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    probabilities = np.exp(log_probabilities)
+    rows = np.arange(len(labels))
+    errors = probabilities - np.eye(logits.shape[-1])[labels]
+    ece = kal.expected_calibration_error(labels, probabilities, num_bins=num_bins)
+    return {
+        "accuracy": float(np.mean(logits.argmax(axis=-1) == labels)),
+        "ece": float(ece),
+        "nll": float(-log_probabilities[rows, labels].mean()),
+        "brier": float((errors**2).sum(axis=-1).mean()),
+    }
+
+
+def table_of(rows: dict[str, dict[str, float]]) -> str:
+    """A table for the screen: a row each, accuracy and ECE in percent.
+
+    Args:
+        rows: Name of the row -> what ``figures_of`` returns.
+
+    Returns:
+        Lines of text.
+
+    Example:
+        >>> print(table_of({"test": {"accuracy": 0.5, "ece": 0.1, "nll": 1.0, "brier": 0.25}}))
+                  accuracy %     ECE %       NLL     Brier
+        test           50.00     10.00    1.0000    0.2500
+    """
+    width = max(8, *(len(name) for name in rows))
+    lines = [f"{'':<{width}}  accuracy %     ECE %       NLL     Brier"]
+    for name, row in rows.items():
+        lines.append(
+            f"{name:<{width}}{100 * row['accuracy']:>12.2f}{100 * row['ece']:>10.2f}"
+            f"{row['nll']:>10.4f}{row['brier']:>10.4f}"
+        )
+    return "\n".join(lines)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed the figures."""
+    return {
+        "keras_autolabel": kal.__version__,
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": importlib.metadata.version(keras.Model.__module__.partition(".")[0]),
+        "numpy": np.__version__,
+    }
+
+
+def write_json(path: str, content: dict) -> None:
+    """Writes a JSON file whole or not at all.
+
+    Args:
+        path: The file.
+        content: What it holds.
+    """
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+    os.replace(temporary, path)

@@ -1,0 +1,145 @@
+"""The folder of a run: refused if it is another run's, continued if the run was killed."""
+
+import csv
+import dataclasses
+import json
+import os
+import shutil
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from train.report import write_json
+from train.settings import Settings
+
+SETTINGS, METRICS, HISTORY = "settings.json", "metrics.json", "history.csv"
+CHECKPOINTS = "checkpoints"
+
+
+def open_run(folder: str, settings: Settings, *, overwrite: bool) -> None:
+    """Claims a folder for a run.
+
+    A folder that holds the same settings and no figures yet belongs to a run that was killed: it
+    is kept, and training goes on where it was.
+
+    Args:
+        folder: The folder, made if need be.
+        settings: The settings of the run.
+        overwrite: Whether to delete another run that is there.
+
+    Raises:
+        ValueError: If another or a finished run is there, or anything that is no run.
+        OSError: If the folder cannot be written.
+    """
+    mine = dataclasses.asdict(settings)
+    if os.path.isdir(folder) and os.listdir(folder):
+        theirs = _settings_in(folder)
+        if theirs is None:
+            raise ValueError(f"{folder} is not empty and holds no run; name another --output_dir.")
+        finished = os.path.exists(os.path.join(folder, METRICS))
+        if overwrite:
+            shutil.rmtree(folder)
+        elif finished or theirs != mine:
+            what = "a finished run" if finished else "a run with other settings"
+            raise ValueError(
+                f"{folder} already holds {what}; name another --output_dir, or replace it with "
+                "--overwrite."
+            )
+    os.makedirs(folder, exist_ok=True)
+    write_json(os.path.join(folder, SETTINGS), mine)
+
+
+def check_space(folder: str, parameters: int) -> None:
+    """Refuses to start where the results would not fit.
+
+    Args:
+        folder: The folder of the run.
+        parameters: Parameters of the network.
+
+    Raises:
+        OSError: If the disk is too full.
+    """
+    # Two checkpoints with momentum, a Keras file and a SavedModel, of 4 bytes a parameter.
+    needed = 8 * 4 * parameters + 20 * 2**20
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"The disk of {folder} is too full: the run needs about {needed // 2**20} MiB, "
+            f"{free // 2**20} MiB are free."
+        )
+
+
+def _settings_in(folder: str) -> dict | None:
+    try:
+        with open(os.path.join(folder, SETTINGS), encoding="utf-8") as file:
+            return json.load(file)
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Keeps all that training needs to go on after a kill: weights, labels, optimizer, epoch.
+
+    It must stand behind ``AutoLabel``, so that the labels it keeps are those of the next epoch.
+
+    Args:
+        model: A compiled model.
+        folder: The folder of the run.
+    """
+
+    def __init__(self, model: keras.Model, folder: str):
+        super().__init__()
+        self.epoch = tf.Variable(0, dtype=tf.int64)
+        model.optimizer.build(model.trainable_variables)
+        checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, epoch=self.epoch)
+        self.manager = tf.train.CheckpointManager(
+            checkpoint, os.path.join(folder, CHECKPOINTS), max_to_keep=1
+        )
+
+    def restore(self) -> int:
+        """Restores the last checkpoint, if there is one; returns the number of epochs done."""
+        self.manager.restore_or_initialize()
+        return int(self.epoch)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Writes a checkpoint, whole or not at all."""
+        self.epoch.assign(epoch + 1)
+        self.manager.save()
+
+
+def read_history(folder: str) -> list[dict[str, float]]:
+    """The rows of ``history.csv``, one an epoch."""
+    with open(os.path.join(folder, HISTORY), encoding="utf-8", newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def cut_history(folder: str, epochs: int) -> None:
+    """Drops epochs from ``history.csv`` that no checkpoint has: they will be trained again."""
+    path = os.path.join(folder, HISTORY)
+    if not os.path.exists(path):
+        return
+    with open(path, encoding="utf-8") as file:
+        lines = file.readlines()
+    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+        file.writelines(lines[: epochs + 1] if epochs else [])
+    os.replace(f"{path}.tmp", path)
+
+
+def table_in(rows: list[dict[str, float]], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """What ``AutoLabel`` logged under a name, out of ``history.csv``.
+
+    Args:
+        rows: What ``read_history`` returns.
+        name: For instance ``"label_confidence"``.
+        shape: Shape of the label table.
+
+    Returns:
+        float array [epochs, *shape].
+
+    Example:
+        >>> table_in([{"holdout_ece_0": 0.5, "holdout_ece_1": 0.25}], "holdout_ece", (2,)).tolist()
+        [[0.5, 0.25]]
+    """
+    keys = ["_".join([name, *map(str, index)]) for index in np.ndindex(*shape)]
+    return np.array([[row[key] for key in keys] for row in rows]).reshape(len(rows), *shape)

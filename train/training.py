@@ -1,0 +1,242 @@
+"""One run: train, measure on the test images, write what was learned."""
+
+import os
+import sys
+import time
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+import data
+import keras_autolabel as kal
+from keras_autolabel import plots
+from train import builders, run_folder
+from train.report import figures_of, versions, write_json
+from train.settings import Settings
+
+PREDICT_ROWS = 500
+
+
+def build(settings: Settings, splits: data.Splits) -> kal.AutoLabelModel:
+    """The compiled model of a run, on all GPUs there are.
+
+    Args:
+        settings: The settings of the run.
+        splits: Its data.
+
+    Returns:
+        A model with fresh weights.
+    """
+    keras.utils.set_random_seed(settings.seed)
+    several = len(tf.config.list_logical_devices("GPU")) > 1
+    strategy = tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
+    num_classes = len(splits.class_names)
+    steps = settings.epochs * (len(splits.train) // settings.batch_size)
+    with strategy.scope():
+        model = kal.AutoLabelModel(
+            builders.build_network(settings, splits.train, num_classes),
+            builders.build_augmentation(settings),
+            num_classes=num_classes,
+            label_policy=builders.build_label_policy(settings, num_classes),
+            seed=settings.seed,
+        )
+        model.compile(
+            builders.build_optimizer(settings, steps),
+            metrics=["accuracy", kal.ExpectedCalibrationError(settings.num_bins, from_logits=True)],
+        )
+    return model
+
+
+def train(model: kal.AutoLabelModel, settings: Settings, splits: data.Splits, folder: str) -> None:
+    """Trains a model, from where a killed run was if there was one.
+
+    Args:
+        model: A compiled model.
+        settings: The settings of the run.
+        splits: Its data.
+        folder: The folder of the run.
+
+    Raises:
+        ValueError: If the loss is no longer finite.
+    """
+    checkpoints = run_folder.Checkpoints(model, folder)
+    done = checkpoints.restore()
+    run_folder.cut_history(folder, done)
+    if done:
+        print(f"{folder}: continues after epoch {done} of {settings.epochs}.")
+    if done >= settings.epochs:
+        return
+    batches = data.training_batches(
+        splits.train,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        epochs=settings.epochs,
+        initial_epoch=done,
+    )
+    # The bar stands before AutoLabel, or it would show the figures of every bucket.
+    callbacks: list[keras.callbacks.Callback] = [keras.callbacks.ProgbarLogger()]
+    if isinstance(model.label_policy, kal.LabelTable):
+        callbacks.append(
+            kal.AutoLabel(
+                (splits.holdout.images, splits.holdout.labels),
+                step_size=settings.step_size,
+                num_bins=settings.num_bins,
+                examples_per_bucket=settings.examples_per_bucket,
+                start_epoch=settings.start_epoch,
+            )
+        )
+    callbacks += [
+        keras.callbacks.CSVLogger(os.path.join(folder, run_folder.HISTORY), append=done > 0),
+        keras.callbacks.TensorBoard(os.path.join(folder, "tensorboard"), write_graph=False),
+        keras.callbacks.TerminateOnNaN(),
+        checkpoints,
+    ]
+    history = model.fit(
+        batches,
+        epochs=settings.epochs,
+        initial_epoch=done,
+        steps_per_epoch=len(splits.train) // settings.batch_size,
+        callbacks=callbacks,
+        shuffle=False,
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+    if not np.all(np.isfinite(history.history["loss"])):
+        raise ValueError("The loss is no longer finite; lower --learning_rate.")
+
+
+def measure(
+    model: kal.AutoLabelModel, settings: Settings, splits: data.Splits
+) -> tuple[np.ndarray, dict[str, dict[str, float]]]:
+    """The figures of a trained model on the test images.
+
+    Args:
+        model: The model.
+        settings: The settings of the run.
+        splits: Its data.
+
+    Returns:
+        The logits of the test images, float [M, K], and the rows of the table.
+    """
+    logits = model.predict(splits.test.images, batch_size=PREDICT_ROWS, verbose=0)
+    rows = {"test": figures_of(splits.test.labels, logits, num_bins=settings.num_bins)}
+    return logits, rows
+
+
+def write_results(
+    model: kal.AutoLabelModel,
+    settings: Settings,
+    splits: data.Splits,
+    folder: str,
+    rows: dict[str, dict[str, float]],
+    seconds: float,
+) -> None:
+    """Writes the model, its export and, last, ``metrics.json``: a run that has it is finished.
+
+    Args:
+        model: The trained model.
+        settings: The settings of the run.
+        splits: Its data.
+        folder: The folder of the run.
+        rows: What ``measure`` returned.
+        seconds: Wall time of the run.
+    """
+    model.save(os.path.join(folder, "model.keras"))
+    model.export(os.path.join(folder, "saved_model"), class_names=splits.class_names)
+    table = getattr(model.label_policy, "confidence", None)
+    write_json(
+        os.path.join(folder, run_folder.METRICS),
+        {
+            "data": {"name": splits.name, "source": splits.source, **splits.counts()},
+            "seed": settings.seed,
+            "figures": rows,
+            "label_table": None if table is None else tf.convert_to_tensor(table).numpy().tolist(),
+            "parameters": model.network.count_params(),
+            "seconds": round(seconds, 1),
+            "versions": versions(),
+            "settings": vars(settings),
+        },
+    )
+
+
+def draw(
+    model: kal.AutoLabelModel,
+    settings: Settings,
+    splits: data.Splits,
+    folder: str,
+    logits: np.ndarray,
+) -> list[str]:
+    """Draws the figures of a run into ``figures/``.
+
+    Args:
+        model: The trained model.
+        settings: The settings of the run.
+        splits: Its data.
+        folder: The folder of the run.
+        logits: float [M, K], of the test images.
+
+    Returns:
+        The paths of the pictures.
+    """
+    test, names = splits.test, splits.class_names
+    probabilities = tf.nn.softmax(logits).numpy()
+    figures = {"reliability": plots.plot_reliability(test.labels, probabilities)}
+    if model.augmentation is not None:
+        options = {"class_names": names, "seed": settings.seed}
+        figures["examples"] = plots.plot_examples(
+            model, test.images[:4], test.labels[:4], **options
+        )
+        figures["figure_1"] = plots.plot_figure_1(model, test.images[0], test.labels[0], **options)
+    if isinstance(model.label_policy, kal.LabelTable):
+        shape = model.label_policy.bucket_shape
+        rows = run_folder.read_history(folder)
+        table = {
+            name: run_folder.table_in(rows, name, shape)
+            for name in (
+                "label_confidence",
+                "holdout_ece",
+                "holdout_accuracy",
+                "holdout_confidence",
+            )
+        }
+        distance = plots.bucket_distances(
+            model.augmentation, test.images.shape[1:], network=model.network
+        )
+        figures["label_table"] = plots.plot_label_history(table["label_confidence"], distance)
+        figures["holdout_calibration"] = plots.plot_bucket_calibration(
+            table["holdout_ece"][-1],
+            table["holdout_accuracy"][-1],
+            table["holdout_confidence"][-1],
+            distance,
+        )
+    os.makedirs(os.path.join(folder, "figures"), exist_ok=True)
+    paths = []
+    for name, figure in figures.items():
+        paths.append(os.path.join(folder, "figures", f"{name}.png"))
+        figure.savefig(paths[-1], dpi=120)
+    return paths
+
+
+def run(settings: Settings, splits: data.Splits, folder: str) -> dict[str, dict[str, float]]:
+    """A whole run; what it writes is in ``folder``.
+
+    Args:
+        settings: The settings of the run.
+        splits: Its data.
+        folder: A folder that ``run_folder.open_run`` claimed.
+
+    Returns:
+        The figures on the test images, rows of the table.
+
+    Raises:
+        ValueError: If the loss is no longer finite.
+        OSError: If the results cannot be written.
+    """
+    start = time.time()
+    model = build(settings, splits)
+    run_folder.check_space(folder, model.network.count_params())
+    train(model, settings, splits, folder)
+    logits, rows = measure(model, settings, splits)
+    draw(model, settings, splits, folder, logits)
+    write_results(model, settings, splits, folder, rows, time.time() - start)
+    return rows
