@@ -4,4 +4,3 @@ from data.loaders import DATASETS as DATASETS
 from data.loaders import Split as Split
 from data.loaders import Splits as Splits
 from data.loaders import load as load
-from data.pipeline import training_batches as training_batches

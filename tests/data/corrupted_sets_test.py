@@ -1,0 +1,421 @@
+"""Tests of generating corrupted sets, of the command line, and of the readers."""
+
+import gc
+import json
+import pathlib
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import corrupt as command
+from data.corrupted_sets import (
+    choose_examples,
+    generate_corrupted,
+    open_corrupted,
+    read_corrupted,
+    read_image,
+    read_imagenet_c,
+)
+from data.corruptions import corrupt, weather
+from data.corruptions import generation as generation_module
+from data.loaders import load
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+LABELS = np.array([0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 1], np.int32)
+ROOT = pathlib.Path(command.__file__).parents[1]
+
+
+def generate(folder, **changed):
+    arguments = {"corruptions": "fog,glass_blur", "severities": (1, 4), "examples": 6, "seed": 3}
+    return generate_corrupted(IMAGES, LABELS, folder, dataset="toy", **{**arguments, **changed})
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def publish(folder, images=3, names=("fog", "brightness")):
+    """A folder as CIFAR-10-C is published: the value of a pixel tells severity and image."""
+    folder.mkdir(exist_ok=True)
+    values = np.add.outer(10 * np.arange(1, 6), np.arange(images)).astype(np.uint8)
+    for number, name in enumerate(names):
+        blocks = np.broadcast_to(
+            values.reshape(-1, 1, 1, 1) + 100 * number, (5 * images, 32, 32, 3)
+        )
+        np.save(folder / f"{name}.npy", blocks)
+    np.save(folder / "labels.npy", np.tile(np.arange(images, dtype=np.uint8), 5))
+    return folder
+
+
+def test_chooses_the_first_of_each_class():
+    np.testing.assert_array_equal(choose_examples(LABELS, 6), [0, 1, 6, 7, 8, 9])
+    np.testing.assert_array_equal(choose_examples(LABELS, 7), [0, 1, 2, 6, 7, 8, 9])
+    np.testing.assert_array_equal(choose_examples(LABELS), np.arange(12))
+    # Classes run out: the larger ones fill up.
+    np.testing.assert_array_equal(choose_examples(LABELS, 11), np.delete(np.arange(12), 5))
+
+
+@pytest.mark.parametrize("examples", [0, -1, 13])
+def test_refuses_too_few_or_many_examples(examples):
+    with pytest.raises(ValueError, match=f"1 to 12.*Received: examples={examples}"):
+        choose_examples(LABELS, examples)
+
+
+def test_generated_set_has_the_published_layout(tmp_path):
+    manifest = generate(tmp_path)
+    chosen = [0, 1, 6, 7, 8, 9]
+    assert sorted(contents(tmp_path)) == [
+        "fog.npy",
+        "glass_blur.npy",
+        "labels.npy",
+        "manifest.json",
+    ]
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), np.tile(LABELS[chosen], 2))
+    for name in ("fog", "glass_blur"):
+        expected = [
+            corrupt(IMAGES[chosen], name, severity=severity, seed=3, indices=chosen)
+            for severity in (1, 4)
+        ]
+        np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), np.concatenate(expected))
+    assert manifest == json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["name"] == "toy + corruptions (generated)" and manifest["generated"] is True
+    assert manifest["severities"] == [1, 4] and manifest["seed"] == 3
+    assert "numpy" in manifest["corruptions"]["fog"]
+
+
+def test_generated_set_reads_back(tmp_path):
+    generate(tmp_path)
+    found = open_corrupted(tmp_path)
+    assert found.generated and found.name == "toy + corruptions (generated)"
+    assert found.corruptions == ("glass_blur", "fog") and found.severities == (1, 4)
+    parts = list(read_corrupted(tmp_path, corruptions="fog"))
+    assert [(part.corruption, part.severity) for part in parts] == [("fog", 1), ("fog", 4)]
+    chosen = choose_examples(LABELS, 6)
+    expected = corrupt(IMAGES[chosen], "fog", severity=4, seed=3, indices=chosen)
+    np.testing.assert_array_equal(parts[1].images, expected)
+    np.testing.assert_array_equal(parts[1].labels, LABELS[chosen])
+
+
+def test_spawned_processes_and_portions_write_the_same_bytes(tmp_path, monkeypatch):
+    generate(tmp_path / "one", examples=None)
+    monkeypatch.setattr(generation_module, "_PORTION", 5)
+    generate(tmp_path / "many", examples=None, processes=2)
+    assert contents(tmp_path / "many") == contents(tmp_path / "one")
+
+
+def test_an_interrupted_set_is_finished(tmp_path, monkeypatch):
+    generate(tmp_path / "whole")
+    real = generation_module.corrupt
+
+    def stops_at_fog(images, name, **options):
+        if name == "fog" and options["severity"] == 4:
+            raise KeyboardInterrupt
+        return real(images, name, **options)
+
+    monkeypatch.setattr(generation_module, "corrupt", stops_at_fog)
+    with pytest.raises(KeyboardInterrupt):
+        generate(tmp_path / "cut", corruptions="glass_blur,fog")
+    assert sorted(contents(tmp_path / "cut")) == ["glass_blur.npy", "labels.npy", "manifest.json"]
+    with pytest.raises(ValueError, match="cut is not finished: fog missing"):
+        read_corrupted(tmp_path / "cut")
+    # What a killed run leaves behind.
+    (tmp_path / "cut" / ".fog.npy.partial").write_bytes(b"half")
+    kept = (tmp_path / "cut" / "glass_blur.npy").stat().st_ino
+    monkeypatch.setattr(generation_module, "corrupt", real)
+    generate(tmp_path / "cut")
+    assert (tmp_path / "cut" / "glass_blur.npy").stat().st_ino == kept
+    finished, whole = contents(tmp_path / "cut"), contents(tmp_path / "whole")
+    assert finished.keys() == whole.keys()
+    for name in ("fog.npy", "glass_blur.npy", "labels.npy"):
+        assert finished[name] == whole[name]
+
+
+def test_corruptions_may_be_added_and_damage_is_mended(tmp_path):
+    generate(tmp_path, corruptions="fog")
+    whole = (tmp_path / "fog.npy").read_bytes()
+    (tmp_path / "fog.npy").write_bytes(whole[:-1])
+    manifest = generate(tmp_path, corruptions="contrast")
+    assert (tmp_path / "fog.npy").read_bytes() == whole
+    assert set(manifest["corruptions"]) == {"fog", "contrast"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 4}, "seed: there 3, asked 4"),
+        ({"severities": (1, 5)}, r"severities: there \[1, 4\], asked \[1, 5\]"),
+        ({"examples": 7}, "examples: there 6, asked 7"),
+    ],
+)
+def test_another_request_is_refused(tmp_path, changed, message):
+    generate(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        generate(tmp_path, **changed)
+    assert contents(tmp_path) == before
+
+
+def test_other_images_are_refused(tmp_path):
+    generate(tmp_path)
+    with pytest.raises(ValueError, match="examples_sha256: there"):
+        generate_corrupted(
+            IMAGES[::-1], LABELS, tmp_path, dataset="toy", severities=(1, 4), examples=6, seed=3
+        )
+
+
+def test_a_published_folder_is_never_written_to(tmp_path):
+    before = contents(publish(tmp_path))
+    with pytest.raises(ValueError, match="looks like a published set"):
+        generate(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_what_is_skipped_is_written_down(tmp_path, monkeypatch):
+    monkeypatch.setattr(weather.importlib.util, "find_spec", lambda name: None)
+    manifest = generate_corrupted(
+        IMAGES[..., :1], LABELS, tmp_path, dataset="toy", corruptions="frost,saturate,fog"
+    )
+    assert set(manifest["skipped"]) == {"frost", "saturate"}
+    assert "pip install" in manifest["skipped"]["frost"]
+    assert open_corrupted(tmp_path).skipped == manifest["skipped"]
+    with pytest.raises(FileNotFoundError, match="no saturate.npy: grey images have no saturation"):
+        read_corrupted(tmp_path, corruptions="saturate")
+    with pytest.raises(ValueError, match="all is skipped .*frost: .*saturate: "):
+        generate_corrupted(
+            IMAGES[..., :1], LABELS, tmp_path / "b", dataset="toy", corruptions="frost,saturate"
+        )
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"corruptions": "rain"}, "Received: 'rain'"),
+        ({"severities": (1, 1)}, r"different whole numbers .*Received: \[1, 1\]"),
+        ({"severities": ()}, r"Received: \[\]"),
+        ({"processes": 0}, "Received: processes=0"),
+        ({"seed": -2}, "Received: seed=-2"),
+        ({"examples": 13}, "Received: examples=13"),
+    ],
+)
+def test_refuses_bad_requests_before_writing(tmp_path, changed, message):
+    with pytest.raises(ValueError, match=message):
+        generate(tmp_path / "new", **changed)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("labels", [LABELS[:-1], LABELS.astype(float), LABELS - 1])
+def test_refuses_bad_labels(tmp_path, labels):
+    with pytest.raises(ValueError, match="12 whole numbers of at least 0"):
+        generate_corrupted(IMAGES, labels, tmp_path, dataset="toy")
+
+
+def test_published_set_reads_back(tmp_path):
+    folder = publish(tmp_path / "CIFAR-10-C")
+    found = open_corrupted(folder)
+    assert not found.generated and found.name == "CIFAR-10-C (published)"
+    assert found.corruptions == ("fog", "brightness") and found.severities == (1, 2, 3, 4, 5)
+    parts = list(read_corrupted(folder, severities=(5, 2)))
+    names = [(part.corruption, part.severity) for part in parts]
+    assert names == [("fog", 2), ("fog", 5), ("brightness", 2), ("brightness", 5)]
+    assert parts[3].images[:, 0, 0, 0].tolist() == [150, 151, 152]
+    assert parts[3].labels.tolist() == [0, 1, 2] and parts[3].labels.dtype == np.int32
+    assert isinstance(parts[0].images, np.memmap) and parts[0].images.shape == (3, 32, 32, 3)
+
+
+def test_reading_does_not_fill_the_memory(tmp_path):
+    folder = publish(tmp_path, images=400)
+    tracemalloc.start()
+    for part in read_corrupted(folder):
+        int(part.images[-1].max())
+        gc.collect()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Each of the two files holds 6 MB.
+    assert peak < 1_000_000
+
+
+def damage(folder, kind):
+    file = folder / "fog.npy"
+    if kind == "truncated":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif kind == "empty":
+        file.write_bytes(b"")
+    elif kind == "no array":
+        file.write_bytes(b"not an array at all")
+    elif kind == "pickled":
+        np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    elif kind == "archive":
+        with file.open("wb") as stream:
+            np.savez(stream, images=np.zeros(3))
+    elif kind == "float":
+        np.save(file, np.zeros((15, 32, 32, 3), np.float32))
+    elif kind == "flat":
+        np.save(file, np.zeros((15, 3072), np.uint8))
+    elif kind == "short":
+        np.save(file, np.zeros((14, 32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "kind", ["truncated", "empty", "no array", "pickled", "archive", "float", "flat", "short"]
+)
+def test_damaged_arrays_are_named(tmp_path, kind):
+    damage(publish(tmp_path), kind)
+    with pytest.raises(ValueError, match=r"fog\.npy"):
+        list(read_corrupted(tmp_path))
+    # The other file is sound.
+    assert len(list(read_corrupted(tmp_path, corruptions="brightness"))) == 5
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros(15), "whole numbers"),
+        (np.zeros((5, 3), int), "whole numbers"),
+        (np.zeros(0, int), "whole numbers"),
+        (np.zeros(14, int), "no multiple of the 5"),
+        (np.arange(15), "repeat the same labels"),
+        (np.full(15, -1), "0 or more"),
+        (np.array([None] * 15), "Python objects"),
+    ],
+)
+def test_unsound_labels_are_named(tmp_path, labels, message):
+    np.save(publish(tmp_path) / "labels.npy", labels, allow_pickle=True)
+    with pytest.raises(ValueError, match=rf"labels\.npy .*{message}"):
+        read_corrupted(tmp_path)
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        open_corrupted(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="holds no <corruption>.npy"):
+        open_corrupted(tmp_path)
+    folder = publish(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no snow\.npy: it is not in the folder"):
+        read_corrupted(folder, corruptions="snow")
+    with pytest.raises(ValueError, match="Received: 'rain'"):
+        read_corrupted(folder, corruptions=["rain"])
+    with pytest.raises(ValueError, match=r"Received: \[7\]"):
+        read_corrupted(folder, severities=[7])
+    (folder / "labels.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"labels\.npy"):
+        open_corrupted(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"generated": false}', '{"generated": true}'])
+def test_bad_manifests_are_named(tmp_path, text):
+    publish(tmp_path)
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match=r"manifest\.json"):
+        open_corrupted(tmp_path)
+
+
+def test_a_severity_that_was_not_generated_is_refused(tmp_path):
+    generate(tmp_path)
+    with pytest.raises(ValueError, match=r"has the severities \[1, 4\]. Received: \[2\]"):
+        read_corrupted(tmp_path, severities=[2])
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Two severities of fog, two classes of one and two images."""
+    for severity in (1, 2):
+        for class_id, count in (("n02", 2), ("n01", 1)):
+            folder = tmp_path / "fog" / str(severity) / class_id
+            folder.mkdir(parents=True)
+            for number in range(count):
+                plain = np.full((20, 24, 3), 10 * severity + number, np.uint8)
+                Image.fromarray(plain).save(folder / f"{class_id}_{number}.JPEG", quality=95)
+    return tmp_path
+
+
+def test_image_tree_reads_back(tree):
+    parts = list(read_imagenet_c(tree, corruptions="fog", severities=(2, 1)))
+    assert [(part.corruption, part.severity) for part in parts] == [("fog", 1), ("fog", 2)]
+    assert [file.name for file in parts[1].files] == ["n01_0.JPEG", "n02_0.JPEG", "n02_1.JPEG"]
+    assert parts[1].labels.tolist() == [0, 1, 1] and parts[1].labels.dtype == np.int32
+    image = read_image(parts[1].files[2])
+    assert image.shape == (20, 24, 3) and image.dtype == np.uint8
+    assert abs(int(image[0, 0, 0]) - 21) <= 1
+    reverse = read_imagenet_c(tree, corruptions="fog", severities=[1], class_ids=["n02", "n01"])
+    assert next(reverse).labels.tolist() == [0, 0, 1]
+
+
+def test_image_tree_names_what_is_wrong(tree):
+    (bad,) = (tree / "fog" / "1" / "n01").iterdir()
+    bad.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="n01_0.JPEG cannot be read as an image"):
+        read_image(bad)
+    with pytest.raises(FileNotFoundError, match="snow"):
+        read_imagenet_c(tree, corruptions="fog,snow", severities=[1])
+    (tree / "fog" / "2" / "n03").mkdir()
+    parts = read_imagenet_c(tree, corruptions="fog", severities=[1, 2])
+    assert next(parts).severity == 1
+    with pytest.raises(ValueError, match=r"2 has not the expected classes: \['n03'\]"):
+        next(parts)
+    parts = read_imagenet_c(tree, corruptions="fog", severities=[2])
+    with pytest.raises(ValueError, match="n03 holds no images"):
+        next(parts)
+
+
+def run(*arguments):
+    return command.main([f"--{argument}" for argument in arguments])
+
+
+def test_command_writes_the_digits(tmp_path, capsys):
+    folder = tmp_path / "digits-c"
+    status = run(
+        "dataset=digits", f"output_dir={folder}", "corruptions=saturate,contrast", "examples=20",
+        "severities=2,5", "seed=1", "processes=1",
+    )  # fmt: skip
+    output = capsys.readouterr()
+    assert status == 0
+    assert output.out.startswith("digits + corruptions (generated): 1 corruptions of 20 images")
+    assert "skipped saturate: grey images" in output.err
+    test = load("digits").test
+    chosen = choose_examples(test.labels, 20)
+    assert np.bincount(test.labels[chosen]).tolist() == [2] * 10
+    (strong,) = read_corrupted(folder, severities=[5])
+    expected = corrupt(test.images[chosen], "contrast", severity=5, seed=1)
+    np.testing.assert_array_equal(strong.images, expected)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("dataset=mnist1d", "mnist1d"),
+        ("corruptions=rain", "Received: 'rain'"),
+        ("severities=1,six", "Received: '1,six'"),
+        ("severities=9", "Received: [9]"),
+        ("examples=100000", "Received: examples=100000"),
+        ("examples=ten", "invalid int value"),
+        ("processes=0", "Received: processes=0"),
+        ("colour=red", "unrecognized arguments"),
+        ("output_dir=/dev/null/x", "/dev/null"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_line(tmp_path, capsys, argument, message):
+    arguments = {"dataset": "digits", "output_dir": str(tmp_path / "new"), "processes": "1"}
+    name, value = argument.split("=")
+    arguments[name] = value
+    with pytest.raises(SystemExit) as stop:
+        run(*(f"{key}={value}" for key, value in arguments.items()))
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("python -m data.corrupt: error: ") and error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_command_runs_as_a_module(tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-m", "data.corrupt", "--dataset=digits", f"--output_dir={tmp_path}",
+         "--corruptions=contrast", "--severities=1", "--examples=10", "--processes=2"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert open_corrupted(tmp_path).examples == 10
