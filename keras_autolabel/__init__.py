@@ -21,5 +21,4 @@ from keras_autolabel.labels import update_confidence as update_confidence
 from keras_autolabel.losses import SoftTargetLoss as SoftTargetLoss
 from keras_autolabel.losses import soft_target_crossentropy as soft_target_crossentropy
 from keras_autolabel.model import AutoLabelModel as AutoLabelModel
-
-__version__ = "0.1.0"
+from keras_autolabel.version import __version__ as __version__

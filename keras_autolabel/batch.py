@@ -15,6 +15,11 @@ class AugmentedBatch(NamedTuple):
         mix: float32 [B] in [0, 0.5], the weight of the partner; 0 where there is none.
         distance: float32 [B] in [0, 1], how far the image was moved; 0 is clean.
         bucket: int32 [B], the flat index of the distance bucket.
+
+    Example:
+        >>> batch = clean_batch(tf.zeros([2, 8, 8, 1]), [3, 5])
+        >>> batch._replace(bucket=tf.constant([1, 4])).bucket.numpy().tolist()
+        [1, 4]
     """
 
     images: tf.Tensor
@@ -76,8 +81,8 @@ def to_float(images: tf.Tensor) -> tf.Tensor:
         float32 of the same shape.
 
     Example:
-        >>> to_float(tf.constant([0, 51, 255], tf.uint8)).numpy().round(2).tolist()
-        [0.0, 0.2, 1.0]
+        >>> to_float(tf.constant([0, 51, 255], tf.uint8)).numpy()
+        array([0. , 0.2, 1. ], dtype=float32)
     """
     images = tf.convert_to_tensor(images)
     if images.dtype.is_integer:

@@ -66,7 +66,9 @@ class AutoLabel(keras.callbacks.Callback):
     ):
         super().__init__()
         _check_at_least(0.0, step_size=step_size, start_epoch=start_epoch)
-        _check_at_least(1, num_bins=num_bins, examples_per_bucket=examples_per_bucket or 1)
+        _check_at_least(1, num_bins=num_bins)
+        if examples_per_bucket is not None:
+            _check_at_least(1, examples_per_bucket=examples_per_bucket)
         self.images, self.labels = _as_arrays(validation_data)
         self.step_size = step_size
         self.num_bins = num_bins

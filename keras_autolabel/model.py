@@ -49,7 +49,7 @@ class AutoLabelModel(keras.Model):
         ...                             keras.layers.Dense(10)])
         >>> model = AutoLabelModel(network, AugMix(num_buckets=5), num_classes=10)
         >>> model.compile("sgd", metrics=["accuracy"])
-        >>> model.label_policy.confidence.shape
+        >>> tuple(model.label_policy.confidence.shape)
         (3, 5)
     """
 

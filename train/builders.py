@@ -60,20 +60,39 @@ def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def build_augmentation(settings: Settings) -> Callable | None:
-    """The augmentation; None where images stay as they are."""
+    """The augmentation of a run; None where images stay as they are."""
     buckets = settings.num_buckets
+    attack = {"epsilon": settings.epsilon, "num_steps": settings.attack_steps}
     if settings.augmentation == "augmix":
         return kal.AugMix(
             num_buckets=buckets, max_depth=settings.max_depth, severity=settings.severity
         )
+    if settings.augmentation == "randaugment":
+        return kal.RandAugment(
+            num_buckets=buckets,
+            num_operations=settings.num_operations,
+            max_magnitude=settings.max_magnitude,
+        )
+    if settings.augmentation == "mixup":
+        return kal.Mixup(num_buckets=buckets, beta=settings.beta)
+    if settings.augmentation == "pgd" and settings.labels == "ccat":
+        return kal.HalfAdversarial(kal.PGD(num_buckets=buckets, **attack))
+    if settings.augmentation == "pgd":
+        return kal.PGD(num_buckets=buckets, **attack)
     return None
 
 
 def build_label_policy(settings: Settings, num_classes: int) -> Callable | None:
-    """The label policy; None for AutoLabel's own table."""
+    """The label policy of a run; None for AutoLabel's own table."""
+    if settings.labels == "one_hot":
+        return kal.OneHot()
     if settings.labels == "label_smoothing":
         return kal.LabelSmoothing(settings.smoothing, num_classes=num_classes)
-    return kal.OneHot() if settings.labels == "one_hot" else None
+    if settings.labels == "mixup":
+        return kal.MixupLabels()
+    if settings.labels == "ccat":
+        return kal.ConfidenceCalibrated(num_classes=num_classes, rho=settings.rho)
+    return None
 
 
 def build_optimizer(settings: Settings, steps: int) -> keras.optimizers.Optimizer:

@@ -17,7 +17,7 @@ import dataclasses
 import os
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 import data
 from train import run_folder, training
@@ -59,6 +59,23 @@ flags.DEFINE_integer("max_depth", DEFAULT.max_depth, "AugMix: longest chain.", l
 flags.DEFINE_float(
     "severity", DEFAULT.severity, "AugMix: strength of 10.", lower_bound=0.1, upper_bound=10.0
 )
+flags.DEFINE_integer(
+    "num_operations", DEFAULT.num_operations, "RandAugment: length of the chain.", lower_bound=1
+)
+flags.DEFINE_float(
+    "max_magnitude", DEFAULT.max_magnitude, "RandAugment: largest magnitude, of 10.", 0.0, 10.0
+)
+flags.DEFINE_float("beta", DEFAULT.beta, "mixup: β of Beta(β, β).", lower_bound=0.0)
+flags.DEFINE_float(
+    "epsilon", DEFAULT.epsilon, "PGD: largest change of a pixel, ε_max, in (0, 1].", 0.0, 1.0
+)
+flags.DEFINE_integer("attack_steps", DEFAULT.attack_steps, "PGD: gradient steps.", lower_bound=1)
+flags.DEFINE_float("rho", DEFAULT.rho, "CCAT: exponent ρ of the power transition.", 0.0)
+flags.DEFINE_boolean(
+    "temperature_scaling",
+    DEFAULT.temperature_scaling,
+    "Fits a temperature on the hold-out, reports with and without it, and exports it.",
+)
 flags.DEFINE_float(
     "smoothing", DEFAULT.smoothing, "Label smoothing: ε.", lower_bound=0.0, upper_bound=0.999
 )
@@ -98,6 +115,7 @@ def main(argv: list[str]) -> None:
     """Runs what the flags ask for."""
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.WARNING)
     settings = settings_from_flags()
     folder = FLAGS.output_dir or os.path.join("runs", settings.run_name())
     try:

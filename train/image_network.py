@@ -17,11 +17,11 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class ImageNetwork(keras.Model):
     """A functional model that may be called on raw images, uint8 in 0..255 or float in [0, 1].
 
-    Keras casts what a functional model is given to the dtype of its ``Input`` before the first layer
-    sees it, so no layer can tell the byte 255 from the float 255. The dtype is therefore looked at
-    here, one step earlier. All else (``input_shape``, ``summary``, saving, cloning) is what every
-    functional model has. As a layer of another functional model it gets what that one has cast to
-    float: scale bytes before.
+    Keras casts what a functional model is given to the dtype of its ``Input`` before the first
+    layer sees it, so no layer can tell the byte 255 from the float 255. The dtype is therefore
+    looked at here, one step earlier. All else (``input_shape``, ``summary``, saving, cloning) is
+    what every functional model has. As a layer of another functional model it gets what that one
+    has cast to float: scale bytes before.
 
     Args:
         inputs: ``keras.Input`` of shape ``[height, width, channels]``, float32, in [0, 1].
@@ -38,7 +38,10 @@ class ImageNetwork(keras.Model):
         [[0.0, 0.5]]
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Returns the float32 logits of images, uint8 in 0..255 or float in [0, 1]."""
         return super().call(to_float(inputs), training=training, mask=mask)
 
 

@@ -83,7 +83,9 @@ def resnet50(
     regularizer = keras.regularizers.L2(l2)
     images = keras.Input(check_image_shape(input_shape, minimum_side=32))
     x = normalise(images, mean, std)
-    x = convolution(x, 64, 7, 2, regularizer)
+    # "Same" would pad an even side by 2 and 3 pixels, half a stride off the published network.
+    x = keras.layers.ZeroPadding2D(3)(x)
+    x = convolution(x, 64, 7, 2, regularizer, padding="valid")
     x = keras.layers.ReLU()(batch_norm(x))
     x = keras.layers.MaxPooling2D(3, strides=2, padding="same")(x)
     for filters, blocks, first_stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):

@@ -111,7 +111,9 @@ class Checkpoints(keras.callbacks.Callback):
 def read_history(folder: str) -> list[dict[str, float]]:
     """The rows of ``history.csv``, one an epoch."""
     with open(os.path.join(folder, HISTORY), encoding="utf-8", newline="") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    # Keras writes "NA" under figures of validation data, which there are none of.
+    return [{key: float(value) for key, value in row.items() if value != "NA"} for row in rows]
 
 
 def cut_history(folder: str, epochs: int) -> None:

@@ -10,6 +10,7 @@ from tensorflow import keras
 
 import data
 import keras_autolabel as kal
+from data.pipeline import training_batches
 from keras_autolabel import plots
 from train import builders, run_folder
 from train.report import figures_of, versions, write_json
@@ -67,7 +68,7 @@ def train(model: kal.AutoLabelModel, settings: Settings, splits: data.Splits, fo
         print(f"{folder}: continues after epoch {done} of {settings.epochs}.")
     if done >= settings.epochs:
         return
-    batches = data.training_batches(
+    batches = training_batches(
         splits.train,
         batch_size=settings.batch_size,
         seed=settings.seed,
@@ -107,7 +108,7 @@ def train(model: kal.AutoLabelModel, settings: Settings, splits: data.Splits, fo
 
 def measure(
     model: kal.AutoLabelModel, settings: Settings, splits: data.Splits
-) -> tuple[np.ndarray, dict[str, dict[str, float]]]:
+) -> tuple[np.ndarray, dict[str, dict[str, float]], float]:
     """The figures of a trained model on the test images.
 
     Args:
@@ -116,11 +117,20 @@ def measure(
         splits: Its data.
 
     Returns:
-        The logits of the test images, float [M, K], and the rows of the table.
+        The logits of the test images, float [M, K], divided by the temperature if one was asked
+        for; the rows of the table; and the temperature, fitted on the hold-out.
     """
     logits = model.predict(splits.test.images, batch_size=PREDICT_ROWS, verbose=0)
     rows = {"test": figures_of(splits.test.labels, logits, num_bins=settings.num_bins)}
-    return logits, rows
+    temperature = 1.0
+    if settings.temperature_scaling:
+        held_out = model.predict(splits.holdout.images, batch_size=PREDICT_ROWS, verbose=0)
+        scaling = kal.TemperatureScaling().fit(splits.holdout.labels, held_out)
+        temperature, logits = scaling.temperature, scaling(logits)
+        rows[f"test, T = {temperature:.3f}"] = figures_of(
+            splits.test.labels, logits, num_bins=settings.num_bins
+        )
+    return logits, rows, temperature
 
 
 def write_results(
@@ -129,6 +139,7 @@ def write_results(
     splits: data.Splits,
     folder: str,
     rows: dict[str, dict[str, float]],
+    temperature: float,
     seconds: float,
 ) -> None:
     """Writes the model, its export and, last, ``metrics.json``: a run that has it is finished.
@@ -139,10 +150,15 @@ def write_results(
         splits: Its data.
         folder: The folder of the run.
         rows: What ``measure`` returned.
+        temperature: Goes into the export.
         seconds: Wall time of the run.
     """
     model.save(os.path.join(folder, "model.keras"))
-    model.export(os.path.join(folder, "saved_model"), class_names=splits.class_names)
+    model.export(
+        os.path.join(folder, "saved_model"),
+        class_names=splits.class_names,
+        temperature=temperature,
+    )
     table = getattr(model.label_policy, "confidence", None)
     write_json(
         os.path.join(folder, run_folder.METRICS),
@@ -150,6 +166,7 @@ def write_results(
             "data": {"name": splits.name, "source": splits.source, **splits.counts()},
             "seed": settings.seed,
             "figures": rows,
+            "temperature": temperature,
             "label_table": None if table is None else tf.convert_to_tensor(table).numpy().tolist(),
             "parameters": model.network.count_params(),
             "seconds": round(seconds, 1),
@@ -181,7 +198,7 @@ def draw(
     test, names = splits.test, splits.class_names
     probabilities = tf.nn.softmax(logits).numpy()
     figures = {"reliability": plots.plot_reliability(test.labels, probabilities)}
-    if model.augmentation is not None:
+    if model.augmentation is not None and settings.labels != "ccat":
         options = {"class_names": names, "seed": settings.seed}
         figures["examples"] = plots.plot_examples(
             model, test.images[:4], test.labels[:4], **options
@@ -236,7 +253,7 @@ def run(settings: Settings, splits: data.Splits, folder: str) -> dict[str, dict[
     model = build(settings, splits)
     run_folder.check_space(folder, model.network.count_params())
     train(model, settings, splits, folder)
-    logits, rows = measure(model, settings, splits)
+    logits, rows, temperature = measure(model, settings, splits)
     draw(model, settings, splits, folder, logits)
-    write_results(model, settings, splits, folder, rows, time.time() - start)
+    write_results(model, settings, splits, folder, rows, temperature, time.time() - start)
     return rows

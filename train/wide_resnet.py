@@ -14,13 +14,14 @@ def convolution(
     kernel_size: int,
     strides: int,
     regularizer: keras.regularizers.Regularizer,
+    padding: str = "same",
 ) -> tf.Tensor:
-    """Convolves with "same" padding, He-normal kernels and no bias."""
+    """Convolves with He-normal kernels and no bias."""
     return keras.layers.Conv2D(
         filters,
         kernel_size,
         strides=strides,
-        padding="same",
+        padding=padding,
         use_bias=False,
         kernel_initializer="he_normal",
         kernel_regularizer=regularizer,
