@@ -144,8 +144,8 @@ def soft_targets(
             "partners and mix come together. "
             f"Received: partners={partners is not None}, mix={mix is not None} (given)"
         )
-    labels, confidence = tf.convert_to_tensor(labels), tf.convert_to_tensor(confidence)
-    partners = labels if partners is None else tf.convert_to_tensor(partners)
+    labels, confidence = tf.cast(labels, tf.int32), tf.convert_to_tensor(confidence)
+    partners = labels if partners is None else tf.cast(partners, tf.int32)
     mix = tf.zeros_like(confidence) if mix is None else tf.cast(mix, confidence.dtype)
     share = mixup_share(confidence, mix)
     true, partner, other = class_shares(labels, partners, confidence, share, num_classes)

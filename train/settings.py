@@ -38,7 +38,7 @@ class Settings:
     depth: int = 28
     width: int = 10
     epochs: int = 20
-    batch_size: int = 64
+    batch_size: int = 128
     learning_rate: float = 0.1
     l2: float = 2.5e-4
     seed: int = 0

@@ -198,12 +198,15 @@ def draw(
     test, names = splits.test, splits.class_names
     probabilities = tf.nn.softmax(logits).numpy()
     figures = {"reliability": plots.plot_reliability(test.labels, probabilities)}
-    if model.augmentation is not None and settings.labels != "ccat":
+    if model.augmentation is not None:
+        others = test.images[1:8], test.labels[1:8]
         options = {"class_names": names, "seed": settings.seed}
         figures["examples"] = plots.plot_examples(
             model, test.images[:4], test.labels[:4], **options
         )
-        figures["figure_1"] = plots.plot_figure_1(model, test.images[0], test.labels[0], **options)
+        figures["figure_1"] = plots.plot_figure_1(
+            model, test.images[0], test.labels[0], others=others, **options
+        )
     if isinstance(model.label_policy, kal.LabelTable):
         shape = model.label_policy.bucket_shape
         rows = run_folder.read_history(folder)

@@ -21,7 +21,7 @@ def blend(degenerate: tf.Tensor, images: tf.Tensor, factor: tf.Tensor) -> tf.Ten
 
     Example:
         >>> black, grey = tf.zeros([1, 1, 1, 1], tf.uint8), tf.fill([1, 1, 1, 1], 100)
-        >>> int(blend(black, tf.cast(grey, tf.uint8), tf.constant([1.5])))
+        >>> int(blend(black, tf.cast(grey, tf.uint8), tf.constant([1.5]))[0, 0, 0, 0])
         150
     """
     degenerate, images = tf.cast(degenerate, tf.float32), tf.cast(images, tf.float32)

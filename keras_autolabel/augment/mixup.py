@@ -108,22 +108,26 @@ class Mixup:
     ) -> MixupDraw:
         """Draws the random parameters of a batch; arguments as in ``__call__``."""
         size = tf.shape(labels)[0]
-        seeds = tf.random.split(seed, 3)
+        seeds = tf.random.split(seed, 5)
         partner = tf.random.experimental.stateless_shuffle(tf.range(size), seed=seeds[0])
         if bucket is None:
-            gamma = self._beta([size], seeds[1:])
-            mix = tf.minimum(gamma, 1.0 - gamma)
+            mix = self._smaller_share([size], seeds[1:])
             bucket = bucket_of(2.0 * mix, self.num_buckets)
         else:
             bucket = tf.broadcast_to(tf.cast(bucket, tf.int32), [size])
             mix = uniform_in_bucket(bucket, self.num_buckets, seed=seeds[1]) / 2.0
         return MixupDraw(partner, mix, bucket)
 
-    def _beta(self, shape, seeds: tf.Tensor) -> tf.Tensor:
-        """Beta(β, β) as the share of one of two gamma variables."""
-        one, other = (tf.random.stateless_gamma(shape, seeds[i], self.beta) for i in range(2))
-        # Both can be rounded to 0 at a tiny β, where γ is 0 or 1: either way nothing is mixed in.
-        return tf.math.divide_no_nan(one, one + other)
+    def _smaller_share(self, shape, seeds: tf.Tensor) -> tf.Tensor:
+        """min(γ, 1 − γ) of γ ~ Beta(β, β), the share of one of two gamma variables."""
+        one, other = (self._log_gamma_variable(shape, seeds[2 * i :]) for i in range(2))
+        return tf.sigmoid(-tf.abs(one - other))
+
+    def _log_gamma_variable(self, shape, seeds: tf.Tensor) -> tf.Tensor:
+        """Logarithm of a Gamma(β) variable: Gamma(β + 1)·U^(1/β), which a tiny β rounds to 0."""
+        above = tf.random.stateless_gamma(shape, seeds[0], self.beta + 1.0)
+        uniform = tf.random.stateless_uniform(shape, seeds[1], minval=np.finfo(np.float32).tiny)
+        return tf.math.log(above) + tf.math.log(uniform) / self.beta
 
     def apply(
         self,

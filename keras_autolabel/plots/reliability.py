@@ -1,0 +1,110 @@
+"""The reliability diagram."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from keras_autolabel.calibration import calibration_of, calibration_sums
+from keras_autolabel.plots.style import (
+    BLUE,
+    DARK,
+    GREEN,
+    ORANGE,
+    in_percent,
+    new_figure,
+    tidy,
+    tint,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def plot_reliability(
+    labels: np.ndarray, probabilities: np.ndarray, *, num_bins: int = 15
+) -> "Figure":
+    """Accuracy against confidence, bin by bin, and how many predictions each bin holds.
+
+    The hatched part of a bar is the gap between its accuracy and its mean confidence: weighted by
+    the histogram below, the gaps make the ECE. Its colour says which of the two is larger.
+
+    Args:
+        labels: int [B], the true classes.
+        probabilities: float [B, K], rows that sum to 1.
+        num_bins: Number of equal-width bins of the confidence.
+
+    Returns:
+        A ``matplotlib.figure.Figure``.
+
+    Raises:
+        ValueError: If there is no prediction, or not one for each label.
+        ImportError: If matplotlib is missing.
+
+    Example:
+        >>> figure = plot_reliability([0, 1], [[0.9, 0.1], [0.6, 0.4]])
+        >>> # figure.savefig("reliability.png")
+    """
+    labels, probabilities = np.asarray(labels).reshape(-1), np.asarray(probabilities)
+    if probabilities.ndim != 2 or not 0 < len(labels) == len(probabilities):
+        raise ValueError(
+            "labels [B] and probabilities [B, K] must hold the same number of examples, at least "
+            f"one. Received: labels {labels.shape}, probabilities {probabilities.shape}"
+        )
+    sums = calibration_sums(
+        tf.constant(labels, tf.int32), tf.constant(probabilities, tf.float32), num_bins=num_bins
+    )
+    ece, mean_confidence, mean_accuracy = (float(x[0]) for x in calibration_of(sums))
+    count, confidence, correct = np.moveaxis(sums[0].numpy(), -1, 0)
+    figure = new_figure(5.2, 6.8)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    _bars_and_gaps(upper, count, confidence, correct)
+    middles, width = _middles_and_width(num_bins)
+    lower.bar(middles, count / count.sum(), width, color=tint(BLUE, 0.6))
+    lower.axvline(mean_confidence, color=DARK, linewidth=1.2, linestyle="--")
+    upper.set_xlim(0.0, 1.0)
+    upper.set_ylim(0.0, 1.0)
+    tidy(upper, ylabel="accuracy")
+    tidy(lower, xlabel="confidence (dashed: its mean)", ylabel="share of examples")
+    in_percent(lower)
+    figure.align_ylabels()
+    figure.legend(
+        *upper.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
+    )
+    figure.suptitle(
+        f"accuracy {mean_accuracy:.1%}, mean confidence {mean_confidence:.1%}\n"
+        f"ECE {ece:.1%} of {len(labels):,} examples",
+        fontsize=12,
+        color=DARK,
+    )
+    return figure
+
+
+def _middles_and_width(num_bins: int) -> tuple[np.ndarray, float]:
+    return (np.arange(num_bins) + 0.5) / num_bins, 0.92 / num_bins
+
+
+def _bars_and_gaps(axes: "Axes", count, confidence, correct) -> None:
+    """Bars up to the accuracy of each bin that holds a prediction, and hatched gaps."""
+    middles, width = _middles_and_width(len(count))
+    filled = count > 0
+    middles, accuracy = middles[filled], correct[filled] / count[filled]
+    gap = confidence[filled] / count[filled] - accuracy
+    axes.bar(middles, accuracy, width, color=tint(BLUE, 0.6), label="accuracy")
+    for name, colour, hatch, side in (
+        ("gap: over-confident", ORANGE, "////", gap > 0),
+        ("gap: under-confident", GREEN, "\\\\\\\\", gap < 0),
+    ):
+        axes.bar(
+            middles[side],
+            gap[side],
+            width,
+            bottom=accuracy[side],
+            facecolor=tint(colour, 0.25),
+            edgecolor=colour,
+            hatch=hatch,
+            linewidth=1.0,
+            label=name,
+        )
+    axes.plot([0, 1], [0, 1], color=DARK, linewidth=1.2, linestyle="--", label="calibrated")
