@@ -10,10 +10,66 @@ import tensorflow as tf
 from tensorflow import keras
 
 import keras_autolabel as kal
+from keras_autolabel.calibration import calibration_of, calibration_sums
+
+
+class Scores:
+    """Accuracy, ECE, NLL and Brier score, added up batch by batch.
+
+    Args:
+        num_bins: Bins of the ECE.
+
+    Example:
+        >>> scores = Scores()
+        >>> scores.add(np.array([0]), np.array([[0.0, 0.0]]))
+        >>> scores.figures()["brier"]
+        0.5
+    """
+
+    def __init__(self, num_bins: int = 15):
+        self.bins = np.zeros((num_bins, 3))
+        self.examples = self.correct = 0
+        self.nll = self.brier = 0.0
+
+    def add(self, labels: np.ndarray, logits: np.ndarray) -> None:
+        """Adds a batch.
+
+        Args:
+            labels: int [B].
+            logits: float [B, K].
+        """
+        logits = np.asarray(logits, np.float64)
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+        probabilities = np.exp(log_probabilities)
+        errors = probabilities - np.eye(logits.shape[-1])[labels]
+        sums = calibration_sums(labels, probabilities, num_bins=len(self.bins))
+        self.bins += sums[0].numpy()
+        self.examples += len(labels)
+        self.correct += int(np.sum(logits.argmax(axis=-1) == labels))
+        self.nll -= float(log_probabilities[np.arange(len(labels)), labels].sum())
+        self.brier += float((errors**2).sum())
+
+    def figures(self) -> dict[str, float]:
+        """The figures of all that was added.
+
+        Returns:
+            A dict: ``examples``; ``accuracy`` and ``ece`` in [0, 1]; ``nll``, the mean negative
+            log-likelihood in nats; ``brier``, the mean over examples of the squared error summed
+            over classes, in [0, 2].
+        """
+        ece, _, _ = calibration_of(tf.constant(self.bins))
+        return {
+            "examples": self.examples,
+            "accuracy": self.correct / self.examples,
+            "ece": float(ece),
+            "nll": self.nll / self.examples,
+            "brier": self.brier / self.examples,
+        }
 
 
 def figures_of(labels: np.ndarray, logits: np.ndarray, *, num_bins: int = 15) -> dict[str, float]:
-    """Accuracy, ECE, NLL and Brier score of predictions.
+    """The figures of predictions that are all there; see ``Scores.figures``.
 
     Args:
         labels: int [M].
@@ -21,27 +77,11 @@ def figures_of(labels: np.ndarray, logits: np.ndarray, *, num_bins: int = 15) ->
         num_bins: Bins of the ECE.
 
     Returns:
-        A dict: ``accuracy`` and ``ece`` in [0, 1]; ``nll``, the mean negative log-likelihood in
-        nats; ``brier``, the mean over examples of the squared error summed over classes, in
-        [0, 2].
-
-    Example:
-        >>> figures_of(np.array([0]), np.array([[0.0, 0.0]]))["brier"]
-        0.5
+        What ``Scores.figures`` returns.
     """
-    logits = np.asarray(logits, np.float64)
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    probabilities = np.exp(log_probabilities)
-    rows = np.arange(len(labels))
-    errors = probabilities - np.eye(logits.shape[-1])[labels]
-    ece = kal.expected_calibration_error(labels, probabilities, num_bins=num_bins)
-    return {
-        "accuracy": float(np.mean(logits.argmax(axis=-1) == labels)),
-        "ece": float(ece),
-        "nll": float(-log_probabilities[rows, labels].mean()),
-        "brier": float((errors**2).sum(axis=-1).mean()),
-    }
+    scores = Scores(num_bins)
+    scores.add(labels, logits)
+    return scores.figures()
 
 
 def table_of(rows: dict[str, dict[str, float]]) -> str:

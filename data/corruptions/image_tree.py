@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from data.corruptions.groups import SEVERITIES, checked_severities, corruption_names
+from data.corruptions.groups import ALL19, SEVERITIES, checked_severities, corruption_names
 
 _IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
@@ -27,6 +27,19 @@ class CorruptedFiles(NamedTuple):
     severity: int
     files: list[pathlib.Path]
     labels: np.ndarray
+
+
+def is_image_tree(directory: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a folder per corruption, as ImageNet-C does, rather than arrays.
+
+    Args:
+        directory: the folder.
+
+    Returns:
+        True for a tree of image files.
+    """
+    directory = pathlib.Path(directory)
+    return any((directory / name).is_dir() for name in ALL19)
 
 
 def read_imagenet_c(

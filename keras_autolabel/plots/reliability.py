@@ -55,12 +55,35 @@ def plot_reliability(
     sums = calibration_sums(
         tf.constant(labels, tf.int32), tf.constant(probabilities, tf.float32), num_bins=num_bins
     )
-    ece, mean_confidence, mean_accuracy = (float(x[0]) for x in calibration_of(sums))
-    count, confidence, correct = np.moveaxis(sums[0].numpy(), -1, 0)
+    return plot_reliability_of_sums(sums[0].numpy())
+
+
+def plot_reliability_of_sums(sums: np.ndarray) -> "Figure":
+    """Draws ``plot_reliability`` out of sums, for data that does not fit into memory.
+
+    Args:
+        sums: float [num_bins, 3], what ``calibration.calibration_sums`` gives for one bucket,
+            added up over all batches.
+
+    Returns:
+        A ``matplotlib.figure.Figure``.
+
+    Raises:
+        ValueError: If there is no prediction.
+        ImportError: If matplotlib is missing.
+
+    Example:
+        >>> figure = plot_reliability_of_sums(np.array([[0.0, 0.0, 0.0], [2.0, 1.5, 1.0]]))
+        >>> # figure.savefig("reliability.png")
+    """
+    if not np.sum(sums[:, 0]) > 0:
+        raise ValueError("There is no prediction to draw: the sums are those of no example.")
+    ece, mean_confidence, mean_accuracy = (float(x) for x in calibration_of(sums))
+    count, confidence, correct = np.moveaxis(sums, -1, 0)
     figure = new_figure(5.2, 6.8)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     _bars_and_gaps(upper, count, confidence, correct)
-    middles, width = _middles_and_width(num_bins)
+    middles, width = _middles_and_width(len(sums))
     lower.bar(middles, count / count.sum(), width, color=tint(BLUE, 0.6))
     lower.axvline(mean_confidence, color=DARK, linewidth=1.2, linestyle="--")
     upper.set_xlim(0.0, 1.0)
@@ -74,7 +97,7 @@ def plot_reliability(
     )
     figure.suptitle(
         f"accuracy {mean_accuracy:.1%}, mean confidence {mean_confidence:.1%}\n"
-        f"ECE {ece:.1%} of {len(labels):,} examples",
+        f"ECE {ece:.1%} of {count.sum():,.0f} examples",
         fontsize=12,
         color=DARK,
     )
