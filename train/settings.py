@@ -40,7 +40,7 @@ class Settings:
     epochs: int = 20
     batch_size: int = 128
     learning_rate: float = 0.1
-    l2: float = 2.5e-4
+    l2: float = 1e-3
     seed: int = 0
 
     def run_name(self) -> str:
