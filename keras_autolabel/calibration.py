@@ -4,6 +4,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from keras_autolabel.batch import check_label_type
+
 
 def calibration_sums(
     labels: tf.Tensor,
@@ -210,13 +212,20 @@ class TemperatureScaling:
             This object.
 
         Raises:
-            ValueError: If there is no example, a logit is not finite, or the shapes do not fit.
+            ValueError: If there is no example, a logit is not finite, a label is no class, or the
+                shapes do not fit.
         """
         labels, logits = np.asarray(labels).reshape(-1), np.asarray(logits, np.float64)
         if logits.ndim != 2 or not len(logits) or len(logits) != len(labels):
             raise ValueError(
                 "labels must be [M] and logits [M, K], M at least 1. "
                 f"Received: labels {labels.shape}, logits {logits.shape}"
+            )
+        check_label_type(labels)
+        if labels.min() < 0 or labels.max() >= logits.shape[-1]:
+            raise ValueError(
+                f"Labels must lie in 0..{logits.shape[-1] - 1}. "
+                f"Received: labels from {labels.min()} to {labels.max()}"
             )
         if not np.all(np.isfinite(logits)):
             raise ValueError("The logits of the hold-out are not finite.")
@@ -225,6 +234,9 @@ class TemperatureScaling:
         inverse = 1.0
         for _ in range(200):
             slope, curvature = _slope_and_curvature(inverse, logits, truth)
+            # Flat to the last digit: the optimum, or all examples right and nothing left to win.
+            if slope == 0.0:
+                break
             low, high = (inverse, high) if slope < 0.0 else (low, inverse)
             newton = inverse - slope / curvature if curvature > 0.0 else high
             # Where Newton leaves the bracket, halve it, on the scale of the temperature.

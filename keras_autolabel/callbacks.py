@@ -182,8 +182,8 @@ class AutoLabel(keras.callbacks.Callback):
     def _stratified_sample(self, rng: np.random.Generator) -> np.ndarray:
         """Indices of ``examples_per_bucket`` examples, each class as often as it should be.
 
-        Examples are ordered by their rank inside a shuffle of their class, divided by the size of
-        the class; equally spaced picks of that order hold every class in proportion.
+        Systematic sampling: equally spaced picks, from a random start, of an order in which the
+        examples of a class stand together, shuffled. Each class is hit in proportion to its size.
         """
         size = min(self.examples_per_bucket, len(self.labels))
         order = rng.permutation(len(self.labels))

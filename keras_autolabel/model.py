@@ -164,6 +164,7 @@ class AutoLabelModel(keras.Model):
         """One step of ``evaluate``: images as they are, one-hot labels."""
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         _, labels = check_batch(images, labels)
+        labels = self._known(labels)
         logits = self(images, training=False)
         self._loss_of(labels, logits, sample_weight)
         return self.compute_metrics(images, labels, logits, sample_weight)
@@ -177,17 +178,21 @@ class AutoLabelModel(keras.Model):
     def augment(self, images, labels) -> AugmentedBatch:
         """The batch of the current step, augmented; as it is if that was already done."""
         if isinstance(images, AugmentedBatch):
-            return images
+            return images._replace(labels=self._known(images.labels))
         images, labels = check_batch(images, labels)
-        in_range = tf.reduce_all((labels >= 0) & (labels < self.num_classes))
-        message = f"Labels must lie in 0..{self.num_classes - 1} (num_classes - 1). Received:"
-        with tf.control_dependencies([tf.debugging.Assert(in_range, [message, labels])]):
-            labels = tf.identity(labels)
+        labels = self._known(labels)
         if self.augmentation is None:
             return clean_batch(images, labels)
         step = tf.cast(tf.convert_to_tensor(self.optimizer.iterations), tf.int32)
         seed = replica_seed(tf.stack([self.seed, step]))
         return self.augmentation(images, labels, seed=seed, network=self.network)
+
+    def _known(self, labels: tf.Tensor) -> tf.Tensor:
+        """The labels as they are; an assertion in the graph refuses those of no class."""
+        in_range = tf.reduce_all((labels >= 0) & (labels < self.num_classes))
+        message = f"Labels must lie in 0..{self.num_classes - 1} (num_classes - 1). Received:"
+        with tf.control_dependencies([tf.debugging.Assert(in_range, [message, labels])]):
+            return tf.identity(labels)
 
     def _loss_of(self, y_true: AugmentedBatch | tf.Tensor, logits, sample_weight) -> tf.Tensor:
         """This replica's part of the loss: all parts together are the mean of the global batch."""

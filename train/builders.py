@@ -7,27 +7,40 @@ from tensorflow import keras
 
 import data
 import keras_autolabel as kal
+from train.image_network import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
 from train.resnet50 import resnet50
+from train.schedules import cifar_schedule, imagenet_schedule
 from train.settings import Settings
 from train.small_resnet import small_resnet
 from train.wide_resnet import wide_resnet
 
+# What published networks normalise with; CIFAR-10's serve CIFAR-100 there, too.
+PUBLISHED_MOMENTS = {
+    "cifar10": (CIFAR10_MEAN, CIFAR10_STD),
+    "cifar100": (CIFAR10_MEAN, CIFAR10_STD),
+    "imagenet2012": (IMAGENET_MEAN, IMAGENET_STD),
+    "image_folder": (IMAGENET_MEAN, IMAGENET_STD),
+}
 
-def build_network(settings: Settings, train: data.Split, num_classes: int) -> keras.Model:
+
+def build_network(
+    settings: Settings, train: data.Split | data.StreamedSplit, num_classes: int
+) -> keras.Model:
     """The network: raw images, uint8 or float in [0, 1], to logits.
 
     Args:
         settings: The settings of the run.
-        train: The training images, whose mean and standard deviation per channel the network
-            normalises with.
+        train: The training images. The network normalises with their mean and standard deviation
+            per channel, or with published ones, see ``PUBLISHED_MOMENTS``.
         num_classes: K.
 
     Returns:
         A Keras model with fresh weights.
     """
-    mean, std = (list(moment) for moment in channel_moments(train.images))
+    moments = PUBLISHED_MOMENTS.get(settings.dataset) or channel_moments(train.images)
+    mean, std = (list(moment) for moment in moments)
     options = {"mean": mean, "std": std, "l2": settings.l2}
-    image_shape = train.images.shape[1:]
+    image_shape = train.image_shape
     if settings.network == "wide_resnet":
         return wide_resnet(
             image_shape, num_classes, depth=settings.depth, width=settings.width, **options
@@ -95,16 +108,30 @@ def build_label_policy(settings: Settings, num_classes: int) -> Callable | None:
     return None
 
 
-def build_optimizer(settings: Settings, steps: int) -> keras.optimizers.Optimizer:
-    """Nesterov SGD whose learning rate falls to 0 along a cosine.
+def build_optimizer(settings: Settings, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """Nesterov SGD with the learning rate of ``settings.schedule``.
 
     Args:
-        settings: The settings; ``learning_rate`` is that of a batch of 128, and grows with it.
-        steps: Steps of the whole run.
+        settings: The settings. ``"cosine"``: ``learning_rate`` is that of a batch of 128, grows
+            with the batch, and falls to 0 along a cosine. ``"cifar"``, ``"imagenet"``: as
+            published, see ``cifar_schedule`` and ``imagenet_schedule``.
+        steps_per_epoch: Steps of one epoch.
 
     Returns:
         A Keras optimizer.
+
+    Raises:
+        ValueError: If there are too few epochs for a published schedule.
     """
-    rate = settings.learning_rate * settings.batch_size / 128.0
-    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+    if settings.schedule == "cosine":
+        rate = settings.learning_rate * settings.batch_size / 128.0
+        steps = settings.epochs * steps_per_epoch
+        schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+    else:
+        published = {"cifar": cifar_schedule, "imagenet": imagenet_schedule}[settings.schedule]
+        schedule = published(
+            batch_size=settings.batch_size,
+            steps_per_epoch=steps_per_epoch,
+            epochs=settings.epochs,
+        )
     return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)

@@ -22,7 +22,14 @@ from absl import app, flags, logging
 import data
 from train import run_folder, training
 from train.report import table_of
-from train.settings import AUGMENTATIONS, LABELS, NETWORKS, Settings, check_combination
+from train.settings import (
+    AUGMENTATIONS,
+    LABELS,
+    NETWORKS,
+    SCHEDULES,
+    Settings,
+    check_combination,
+)
 
 DEFAULT = Settings()
 
@@ -34,9 +41,26 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "holdout_examples",
     None,
-    "Images that guide the labels, taken from the training images; a sixth, at most 5,000.",
+    "Images that guide the labels, taken from the training images; a sixth, at most 5,000 (of "
+    "imagenet2012 10,000).",
     lower_bound=2,
 )
+flags.DEFINE_boolean(
+    "crop_and_flip",
+    DEFAULT.crop_and_flip,
+    "Crops training images at random and flips half of them; by default for cifar10, cifar100 and "
+    "imagenet2012.",
+)
+flags.DEFINE_integer(
+    "image_size",
+    DEFAULT.image_size,
+    "imagenet2012, image_folder: side of the images in pixels; 224 by default.",
+    lower_bound=8,
+)
+flags.DEFINE_boolean(
+    "skip_unreadable", DEFAULT.skip_unreadable, "image_folder: leaves out files that are no image."
+)
+flags.DEFINE_boolean("download", False, "Lets TFDS download and prepare a data set, once.")
 flags.DEFINE_enum("augmentation", DEFAULT.augmentation, AUGMENTATIONS, "How images are moved.")
 flags.DEFINE_enum("labels", DEFAULT.labels, LABELS, "How sure the label of a moved image is.")
 flags.DEFINE_integer(
@@ -91,11 +115,20 @@ flags.DEFINE_integer(
 flags.DEFINE_float(
     "learning_rate",
     DEFAULT.learning_rate,
-    "First learning rate at a batch of 128; it grows with the batch and falls to 0 by a cosine.",
+    "--schedule=cosine: first learning rate at a batch of 128; it grows with the batch.",
     lower_bound=0.0,
 )
+flags.DEFINE_enum(
+    "schedule",
+    DEFAULT.schedule,
+    SCHEDULES,
+    "How the learning rate falls: along a cosine to 0, or in the published steps, from the "
+    "published rate, for CIFAR or ImageNet.",
+)
 flags.DEFINE_float("l2", DEFAULT.l2, "Weight of the L2 penalty on all weights.", lower_bound=0.0)
-flags.DEFINE_integer("seed", DEFAULT.seed, "Seed of splits, weights, order and augmentation.")
+flags.DEFINE_integer(
+    "seed", DEFAULT.seed, "Seed of splits, weights, order and augmentation.", 0, 2**31 - 2
+)
 flags.DEFINE_string("output_dir", None, "Folder of the results; runs/<what is run> by default.")
 flags.DEFINE_boolean("overwrite", False, "Replaces the run that --output_dir holds.")
 
@@ -126,6 +159,10 @@ def main(argv: list[str]) -> None:
             seed=settings.seed,
             train_examples=settings.train_examples,
             holdout_examples=settings.holdout_examples,
+            crop_and_flip=settings.crop_and_flip,
+            image_size=settings.image_size,
+            download=FLAGS.download,
+            skip_unreadable=settings.skip_unreadable,
         )
         run_folder.open_run(folder, settings, overwrite=FLAGS.overwrite)
         counts = splits.counts()
@@ -135,7 +172,7 @@ def main(argv: list[str]) -> None:
         )
         print(f"{splits.name} ({splits.source}): {parts}.")
         rows = training.run(settings, splits, folder)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"train.fit: {error}")
     print(f"\n{splits.name}, {settings.augmentation} + {settings.labels}: {parts}.")
     print(table_of(rows))

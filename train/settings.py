@@ -7,6 +7,7 @@ import data
 AUGMENTATIONS = ("none", "augmix", "randaugment", "mixup", "pgd")
 LABELS = ("one_hot", "label_smoothing", "mixup", "ccat", "autolabel")
 NETWORKS = ("small", "wide_resnet", "resnet50")
+SCHEDULES = ("cosine", "cifar", "imagenet")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +18,9 @@ class Settings:
     data_dir: str | None = None
     train_examples: int | None = None
     holdout_examples: int | None = None
+    crop_and_flip: bool | None = None
+    image_size: int | None = None
+    skip_unreadable: bool = False
     augmentation: str = "augmix"
     labels: str = "autolabel"
     num_buckets: int = 5
@@ -40,6 +44,7 @@ class Settings:
     epochs: int = 20
     batch_size: int = 128
     learning_rate: float = 0.1
+    schedule: str = "cosine"
     l2: float = 1e-3
     seed: int = 0
 
@@ -83,5 +88,10 @@ def check_combination(settings: Settings) -> None:
             raise ValueError(
                 f"--augmentation={augmentation} does not go with --labels={labels}: {reason}."
             )
+    if settings.schedule != "cosine" and settings.learning_rate != Settings.learning_rate:
+        raise ValueError(
+            f"--schedule={settings.schedule} has a learning rate of its own; leave out "
+            "--learning_rate, or choose --schedule=cosine."
+        )
     if settings.dataset not in data.DATASETS:
         raise ValueError(f"--dataset must be one of {', '.join(data.DATASETS)}.")

@@ -10,7 +10,6 @@ from tensorflow import keras
 
 import data
 import keras_autolabel as kal
-from data.pipeline import training_batches
 from keras_autolabel import plots
 from train import builders, run_folder
 from train.report import figures_of, versions, write_json
@@ -33,7 +32,7 @@ def build(settings: Settings, splits: data.Splits) -> kal.AutoLabelModel:
     several = len(tf.config.list_logical_devices("GPU")) > 1
     strategy = tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
     num_classes = len(splits.class_names)
-    steps = settings.epochs * (len(splits.train) // settings.batch_size)
+    steps_per_epoch = len(splits.train) // settings.batch_size
     with strategy.scope():
         model = kal.AutoLabelModel(
             builders.build_network(settings, splits.train, num_classes),
@@ -43,7 +42,7 @@ def build(settings: Settings, splits: data.Splits) -> kal.AutoLabelModel:
             seed=settings.seed,
         )
         model.compile(
-            builders.build_optimizer(settings, steps),
+            builders.build_optimizer(settings, steps_per_epoch),
             metrics=["accuracy", kal.ExpectedCalibrationError(settings.num_bins, from_logits=True)],
         )
     return model
@@ -68,8 +67,7 @@ def train(model: kal.AutoLabelModel, settings: Settings, splits: data.Splits, fo
         print(f"{folder}: continues after epoch {done} of {settings.epochs}.")
     if done >= settings.epochs:
         return
-    batches = training_batches(
-        splits.train,
+    batches = splits.train.training_batches(
         batch_size=settings.batch_size,
         seed=settings.seed,
         epochs=settings.epochs,
@@ -120,11 +118,11 @@ def measure(
         The logits of the test images, float [M, K], divided by the temperature if one was asked
         for; the rows of the table; and the temperature, fitted on the hold-out.
     """
-    logits = model.predict(splits.test.images, batch_size=PREDICT_ROWS, verbose=0)
+    logits = model.predict(splits.test.batches(PREDICT_ROWS), verbose=0)
     rows = {"test": figures_of(splits.test.labels, logits, num_bins=settings.num_bins)}
     temperature = 1.0
     if settings.temperature_scaling:
-        held_out = model.predict(splits.holdout.images, batch_size=PREDICT_ROWS, verbose=0)
+        held_out = model.predict(splits.holdout.batches(PREDICT_ROWS), verbose=0)
         scaling = kal.TemperatureScaling().fit(splits.holdout.labels, held_out)
         temperature, logits = scaling.temperature, scaling(logits)
         rows[f"test, T = {temperature:.3f}"] = figures_of(
@@ -196,16 +194,17 @@ def draw(
         The paths of the pictures.
     """
     test, names = splits.test, splits.class_names
+    first = data.in_memory(test.select(np.arange(min(8, len(test)))))
     probabilities = tf.nn.softmax(logits).numpy()
     figures = {"reliability": plots.plot_reliability(test.labels, probabilities)}
     if model.augmentation is not None:
-        others = test.images[1:8], test.labels[1:8]
+        others = first.images[1:], first.labels[1:]
         options = {"class_names": names, "seed": settings.seed}
         figures["examples"] = plots.plot_examples(
-            model, test.images[:4], test.labels[:4], **options
+            model, first.images[:4], first.labels[:4], **options
         )
         figures["figure_1"] = plots.plot_figure_1(
-            model, test.images[0], test.labels[0], others=others, **options
+            model, first.images[0], first.labels[0], others=others, **options
         )
     if isinstance(model.label_policy, kal.LabelTable):
         shape = model.label_policy.bucket_shape
@@ -220,7 +219,7 @@ def draw(
             )
         }
         distance = plots.bucket_distances(
-            model.augmentation, test.images.shape[1:], network=model.network
+            model.augmentation, test.image_shape, network=model.network
         )
         figures["label_table"] = plots.plot_label_history(table["label_confidence"], distance)
         figures["holdout_calibration"] = plots.plot_bucket_calibration(

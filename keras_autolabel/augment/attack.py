@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from keras_autolabel.batch import check_batch, to_float
@@ -97,6 +98,8 @@ def projected_gradient_descent(
     for name, value in (("num_steps", num_steps), ("num_restarts", num_restarts)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1. Received: {name}={value}")
+    if not (tf.is_tensor(step_size) or np.all(np.asarray(step_size) >= 0.0)):
+        raise ValueError(f"step_size must not be negative. Received: step_size={step_size}")
     images, labels = check_batch(images, labels)
     clean = to_float(images)
     size = tf.shape(labels)[0]
@@ -237,7 +240,7 @@ def check_epsilon(epsilon: float | tf.Tensor, *, smallest: float | None = None) 
     """Refuses an ε that cannot be meant on the scale of [0, 1].
 
     Args:
-        epsilon: The ε; tensors are not looked at.
+        epsilon: The ε, a number or an array; tensors are not looked at.
         smallest: Smallest value allowed; None: above 0.
 
     Raises:
@@ -245,8 +248,9 @@ def check_epsilon(epsilon: float | tf.Tensor, *, smallest: float | None = None) 
     """
     if tf.is_tensor(epsilon):
         return
-    low = epsilon > 0.0 if smallest is None else epsilon >= smallest
-    if not (low and epsilon <= 1.0):
+    values = np.asarray(epsilon)
+    low = values > 0.0 if smallest is None else values >= smallest
+    if not np.all(low & (values <= 1.0)):
         raise ValueError(
             "epsilon must be above 0 and at most 1, since images are on the scale of [0, 1]; "
             f"for 8 grey levels of 255 pass 8/255. Received: epsilon={epsilon}"

@@ -1,0 +1,94 @@
+"""What several tests share: real images, an augmentation and a network to follow by hand."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits, load_sample_images
+from tensorflow import keras
+
+from keras_autolabel.batch import AugmentedBatch, to_float, without_partner
+
+
+@keras.utils.register_keras_serializable(package="tests")
+class Dimming:
+    """Bucket n of N multiplies an image by 1 - n/N; in training the label chooses the bucket."""
+
+    initial_confidence = 0.7
+
+    def __init__(self, *, num_buckets: int = 3):
+        self.num_buckets = num_buckets
+        self.bucket_shape = (num_buckets,)
+
+    def __call__(self, images, labels, *, seed, bucket=None, network=None) -> AugmentedBatch:
+        bucket = labels % self.num_buckets if bucket is None else bucket
+        bucket = tf.broadcast_to(bucket, tf.shape(labels))
+        distance = tf.cast(bucket, tf.float32) / self.num_buckets
+        images = to_float(images) * (1.0 - distance)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+        return without_partner(images, labels, distance=distance, bucket=bucket)
+
+    def get_config(self) -> dict:
+        return {"num_buckets": self.num_buckets}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Dimming":
+        return cls(**config)
+
+
+def linear_network(image_shape, num_classes: int, *, seed: int = 0, scale: float = 1.0):
+    """Flatten and one Dense layer with weights from NumPy."""
+    network = keras.Sequential(
+        [keras.Input(image_shape), keras.layers.Flatten(), keras.layers.Dense(num_classes)]
+    )
+    rng = np.random.default_rng(seed)
+    network.set_weights([scale * rng.normal(size=w.shape) for w in network.get_weights()])
+    return network
+
+
+def numpy_softmax(logits: np.ndarray) -> np.ndarray:
+    """Softmax in double precision."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True), dtype=np.float64)
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def numpy_calibration(labels, probabilities, num_bins=15) -> tuple[float, float, float]:
+    """ECE, Conf and Acc as section 3 of the paper writes them, one bin after the other."""
+    confidence = probabilities.max(axis=-1).astype(np.float64)
+    correct = (probabilities.argmax(axis=-1) == labels).astype(np.float64)
+    # Left-closed bins; 1.0 belongs to the last.
+    index = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+    ece = 0.0
+    for r in range(num_bins):
+        in_bin = index == r
+        if in_bin.any():
+            gap = abs(correct[in_bin].mean() - confidence[in_bin].mean())
+            ece += in_bin.sum() / len(labels) * gap
+    return ece, confidence.mean(), correct.mean()
+
+
+@pytest.fixture(scope="session")
+def photographs() -> np.ndarray:
+    """uint8 [8, 37, 50, 3]: crops of two photographs, odd and not square."""
+    corners = [(20, 40), (150, 200), (250, 420), (330, 560)]
+    crops = [
+        image[top : top + 37, left : left + 50]
+        for image in load_sample_images().images
+        for top, left in corners
+    ]
+    return np.stack(crops)
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [300, 8, 8, 1] and the ten classes."""
+    images, labels = load_digits(return_X_y=True)
+    images = (images[:300].reshape(-1, 8, 8, 1) * 15.9).astype(np.uint8)
+    return images, labels[:300].astype(np.int32)
+
+
+@pytest.fixture(params=["mixed_bfloat16", "mixed_float16"])
+def mixed_precision(request):
+    """The name of a mixed precision policy that is in force."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(request.param)
+    yield request.param
+    keras.mixed_precision.set_global_policy(before)

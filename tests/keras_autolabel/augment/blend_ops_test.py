@@ -1,0 +1,163 @@
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageEnhance, ImageFilter
+from sklearn.datasets import load_sample_image
+
+from keras_autolabel.augment import blend_ops, image_ops
+
+ENHANCERS = {
+    "color": ImageEnhance.Color,
+    "contrast": ImageEnhance.Contrast,
+    "brightness": ImageEnhance.Brightness,
+    "sharpness": ImageEnhance.Sharpness,
+}
+NAMES = tuple(ENHANCERS)
+FACTORS = np.float32([0.0, 0.1, 1 / 3, 0.55, 0.9999, 1.0, 1.003, 1.3, 1.9, 7.7])
+
+
+def _as_pillow(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
+def _enhanced(image: np.ndarray, name: str, factor: float) -> np.ndarray:
+    """One enhancement by Pillow."""
+    result = ENHANCERS[name](_as_pillow(image)).enhance(float(factor))
+    return np.asarray(result).reshape(image.shape)
+
+
+@pytest.fixture(scope="module", params=["rgb", "grey", "narrow", "flat"])
+def images(request) -> np.ndarray:
+    """uint8 [B, H, W, C]: real crops in colour and grey, some of one or two pixels, flat ones."""
+    china, flower = load_sample_image("china.jpg"), load_sample_image("flower.jpg")
+    if request.param == "rgb":
+        return np.stack([china[60:103, 200:251], flower[150:193, 300:351], china[:43, :51]])
+    if request.param == "grey":
+        return np.stack([china[60:103, 200:251], flower[150:193, 300:351]])[..., 1:2]
+    if request.param == "narrow":
+        return flower[np.newaxis, 150:152, 300:309]
+    levels = np.array([0, 1, 128, 255]).reshape(4, 1, 1, 1)
+    return np.broadcast_to(levels, [4, 5, 6, 3]).astype(np.uint8)
+
+
+def _one_batch(images: np.ndarray) -> tuple:
+    """Every image with every enhancement and every factor, shuffled into one batch."""
+    cases = [
+        (index, name, factor)
+        for index in range(len(images))
+        for name in NAMES
+        for factor in FACTORS
+    ]
+    cases = [cases[i] for i in np.random.default_rng(0).permutation(len(cases))]
+    batch = tf.constant(images[[index for index, _, _ in cases]])
+    operation = tf.constant([NAMES.index(name) for _, name, _ in cases])
+    return cases, batch, operation, tf.constant([factor for *_, factor in cases], tf.float32)
+
+
+def test_enhancements_equal_pillow(images):
+    cases, *batch = _one_batch(images)
+    actual = image_ops.apply_operations(*batch, NAMES).numpy()
+    for result, (index, name, factor) in zip(actual, cases, strict=True):
+        np.testing.assert_array_equal(
+            result, _enhanced(images[index], name, factor), f"{name} {factor}"
+        )
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.1, 0.3, 0.77, 1.0, 1.09, 1.9, 3.0])
+def test_blend_of_every_pair_of_values_equals_pillow(factor):
+    one, other = np.meshgrid(*[np.arange(256, dtype=np.uint8)] * 2)
+    factor = np.float32(factor)
+    expected = Image.blend(Image.fromarray(one), Image.fromarray(other), float(factor))
+    actual = blend_ops.blend(
+        tf.constant(one[np.newaxis, ..., np.newaxis]),
+        tf.constant(other[np.newaxis, ..., np.newaxis]),
+        tf.constant([factor]),
+    )
+    np.testing.assert_array_equal(actual[0, ..., 0], expected)
+
+
+def test_blend_by_hand():
+    degenerate, images = tf.constant([100, 50, 0], tf.uint8), tf.constant([200, 20, 255], tf.uint8)
+    shape = [3, 1, 1, 1]
+    actual = blend_ops.blend(
+        tf.reshape(degenerate, shape), tf.reshape(images, shape), tf.constant([0.25, 3.0, 1.5])
+    )
+    # 100 + 0.25·100; 50 - 3·30 is below 0; 1.5·255 is above 255.
+    np.testing.assert_array_equal(tf.reshape(actual, [3]), [125, 0, 255])
+
+
+def test_luminance_equals_pillow_for_every_colour_of_a_grid():
+    # 64 levels of each channel, ends included: 262,144 colours.
+    levels = np.round(np.linspace(0, 255, 64)).astype(np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(512, 512, 3)
+    expected = np.asarray(Image.fromarray(colours).convert("L"))
+    actual = blend_ops.luminance(tf.constant(colours[np.newaxis]))
+    np.testing.assert_array_equal(actual[0, ..., 0], expected)
+    in_every_channel = np.repeat(expected[np.newaxis, ..., np.newaxis], 3, axis=-1)
+    np.testing.assert_array_equal(
+        blend_ops.grey(tf.constant(colours[np.newaxis])), in_every_channel
+    )
+
+
+def test_luminance_of_grey_images_is_the_image():
+    image = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    np.testing.assert_array_equal(blend_ops.luminance(tf.constant(image)), image)
+    np.testing.assert_array_equal(blend_ops.grey(tf.constant(image)), image)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 2), (3, 1), (3, 3), (40, 31)])
+def test_smooth_equals_pillow(size, channels):
+    image = load_sample_image("china.jpg")[100 : 100 + size[0], 50 : 50 + size[1], :channels]
+    noise = np.random.default_rng(0).integers(256, size=image.shape).astype(np.uint8)
+    actual = blend_ops.smooth(tf.constant(np.stack([image, noise])))
+    for result, source in zip(actual.numpy(), (image, noise), strict=True):
+        expected = np.asarray(_as_pillow(source).filter(ImageFilter.SMOOTH))
+        np.testing.assert_array_equal(result, expected.reshape(source.shape))
+
+
+def test_smooth_by_hand():
+    # Nine values with weights 1, and 5 in the middle: (8·10 + 5·23)/13 = 15; the border stays.
+    image = np.full([1, 3, 3, 1], 10, np.uint8)
+    image[0, 1, 1] = 23
+    expected = image.copy()
+    expected[0, 1, 1] = 15
+    np.testing.assert_array_equal(blend_ops.smooth(tf.constant(image)), expected)
+
+
+def test_contrast_pivots_on_the_mean_luminance():
+    # Luminance 76 (red) and 29 (blue): the mean 52.5 is rounded to 53.
+    image = np.array([[[[255, 0, 0], [0, 0, 255]]]], np.uint8)
+    table = blend_ops.contrast_table(tf.constant(image), tf.constant([0.5])).numpy()
+    np.testing.assert_array_equal(table[0, 0], np.floor(53 + 0.5 * (np.arange(256) - 53.0)))
+    np.testing.assert_array_equal(table[0, 1], table[0, 0])
+
+
+def test_a_factor_of_1_changes_nothing(images):
+    for index in range(4):
+        operation, one = tf.fill([len(images)], index), tf.ones([len(images)])
+        actual = image_ops.apply_operations(tf.constant(images), operation, one, NAMES)
+        np.testing.assert_array_equal(actual, images)
+
+
+def test_eager_equals_graph_equals_dataset(images):
+    _, *batch = _one_batch(images)
+    eager = image_ops.apply_operations(*batch, NAMES)
+    graph = tf.function(
+        lambda *batch: image_ops.apply_operations(*batch, NAMES),
+        input_signature=[
+            tf.TensorSpec([None, None, None, images.shape[-1]], tf.uint8),
+            tf.TensorSpec([None], tf.int32),
+            tf.TensorSpec([None], tf.float32),
+        ],
+    )
+    np.testing.assert_array_equal(graph(*batch), eager)
+    data = tf.data.Dataset.from_tensors(tuple(batch))
+    (mapped,) = data.map(lambda *batch: image_ops.apply_operations(*batch, NAMES))
+    np.testing.assert_array_equal(mapped, eager)
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__]))

@@ -1,0 +1,279 @@
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+from keras_autolabel.augment import image_ops
+from keras_autolabel.augment.augmix import AUGMIX_OPERATIONS
+
+# Magnitudes in the unit of each operation: degrees, slope, fraction of the side, bits, threshold.
+POINT_MAGNITUDES = {
+    "autocontrast": [0.0],
+    "equalize": [0.0],
+    "posterize": [0.0, 1.0, 2.0, 3.0, 4.0, 8.0],
+    "solarize": [0.0, 1.0, 100.0, 127.5, 179.2, 255.0, 256.0],
+}
+GEOMETRIC_MAGNITUDES = {
+    "rotate": [-30.0, -9.0, 0.5, 9.0, 30.0, 45.0],
+    "shear_x": [-0.3, -0.09, 0.01, 0.3],
+    "shear_y": [-0.3, -0.09, 0.01, 0.3],
+    "translate_x": [-1 / 3, -0.1, 0.01, 1 / 3],
+    "translate_y": [-1 / 3, -0.1, 0.01, 1 / 3],
+}
+
+
+def _pillow_images(images: np.ndarray) -> list[Image.Image]:
+    return [Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x) for x in images]
+
+
+def _pillow_affine(image: Image.Image, *six: float) -> Image.Image:
+    return image.transform(image.size, Image.Transform.AFFINE, six, Image.Resampling.BILINEAR)
+
+
+def pillow(image: Image.Image, name: str, magnitude: float) -> np.ndarray:
+    """One operation by Pillow, whose coordinates count from the corner of the first pixel."""
+    width, height = image.size
+    if name == "posterize":
+        # Pillow's posterize refuses 0 bits; the mask is what it applies for the others.
+        bits = int(magnitude)
+        result = ImageOps.posterize(image, bits) if bits else image.point(lambda _: 0)
+    elif name == "solarize":
+        result = ImageOps.solarize(image, magnitude)
+    elif name == "rotate":
+        result = image.rotate(magnitude, Image.Resampling.BILINEAR)
+    elif name == "shear_x":
+        result = _pillow_affine(image, 1, magnitude, 0, 0, 1, 0)
+    elif name == "shear_y":
+        result = _pillow_affine(image, 1, 0, 0, magnitude, 1, 0)
+    elif name == "translate_x":
+        result = _pillow_affine(image, 1, 0, magnitude * width, 0, 1, 0)
+    elif name == "translate_y":
+        result = _pillow_affine(image, 1, 0, 0, 0, 1, magnitude * height)
+    else:
+        result = {"autocontrast": ImageOps.autocontrast, "equalize": ImageOps.equalize}[name](image)
+    return np.asarray(result).reshape(height, width, -1)
+
+
+def _source_is_inside(name: str, magnitude: float, height: int, width: int) -> np.ndarray:
+    """Where the source of a pixel lies more than a pixel inside the image."""
+    y, x = np.mgrid[:height, :width] + 0.5
+    if name == "rotate":
+        # Seen from the centre with y upwards, the source is the pixel turned back clockwise.
+        source = ((x - width / 2) + 1j * (height / 2 - y)) * np.exp(-1j * np.deg2rad(magnitude))
+        x, y = source.real + width / 2, height / 2 - source.imag
+    elif name == "shear_x":
+        x = x + magnitude * y
+    elif name == "shear_y":
+        y = y + magnitude * x
+    elif name == "translate_x":
+        x = x + magnitude * width
+    else:
+        y = y + magnitude * height
+    return (x > 1.5) & (x < width - 1.5) & (y > 1.5) & (y < height - 1.5)
+
+
+def _one_batch(images: np.ndarray, magnitudes: dict) -> tuple:
+    """Every image with every operation at every magnitude, shuffled into one batch."""
+    cases = [
+        (index, name, magnitude)
+        for index in range(len(images))
+        for name, values in magnitudes.items()
+        for magnitude in values
+    ]
+    cases = [cases[i] for i in np.random.default_rng(0).permutation(len(cases))]
+    batch = tf.constant(images[[index for index, _, _ in cases]])
+    operation = tf.constant([AUGMIX_OPERATIONS.index(name) for _, name, _ in cases])
+    return cases, batch, operation, tf.constant([value for *_, value in cases], tf.float32)
+
+
+@pytest.fixture(scope="module", params=["rgb", "grey", "small", "digits"])
+def images(request, photographs, digits) -> np.ndarray:
+    """Photographs in colour and grey, crops with fewer pixels than grey levels, digits."""
+    if request.param == "digits":
+        return digits[0][:6]
+    if request.param == "small":
+        return photographs[:, 5:14, 3:20]
+    if request.param == "grey":
+        return photographs.mean(axis=-1, keepdims=True).astype(np.uint8)
+    return photographs
+
+
+def test_point_operations_equal_pillow(images):
+    cases, *batch = _one_batch(images, POINT_MAGNITUDES)
+    actual = image_ops.apply_operations(*batch, AUGMIX_OPERATIONS).numpy()
+    for result, (index, name, magnitude) in zip(actual, cases, strict=True):
+        (image,) = _pillow_images(images[index : index + 1])
+        np.testing.assert_array_equal(result, pillow(image, name, magnitude), f"{name} {magnitude}")
+
+
+def test_geometric_operations_equal_pillow_inside(images):
+    cases, *batch = _one_batch(images, GEOMETRIC_MAGNITUDES)
+    actual = image_ops.apply_operations(*batch, AUGMIX_OPERATIONS).numpy().astype(int)
+    compared = 0
+    for result, (index, name, magnitude) in zip(actual, cases, strict=True):
+        (image,) = _pillow_images(images[index : index + 1])
+        inside = _source_is_inside(name, magnitude, *result.shape[:2])
+        gap = np.abs(result - pillow(image, name, magnitude))[inside]
+        compared += gap.size
+        assert np.mean(gap <= 1) >= 0.99, f"{name} {magnitude}: {gap.max()}"
+    assert compared > 0.3 * actual.size
+
+
+def test_one_colour_and_two_colours_equal_pillow():
+    flat = np.full([1, 5, 4, 3], [7, 0, 255], np.uint8)
+    two = flat.copy()
+    two[0, 2, 1] = [9, 255, 254]
+    for image in (flat, two):
+        for name in ("autocontrast", "equalize"):
+            operation = tf.constant([AUGMIX_OPERATIONS.index(name)])
+            actual = image_ops.apply_operations(image, operation, [0.0], AUGMIX_OPERATIONS)
+            expected = pillow(_pillow_images(image)[0], name, 0.0)
+            np.testing.assert_array_equal(actual[0], expected)
+
+
+def test_every_pair_of_extremes_is_stretched_as_pillow_does():
+    low, high = np.array([(a, b) for a in range(0, 256, 5) for b in range(a, 256, 3)]).T
+    ramp = np.linspace(low, high, 16, axis=-1).astype(np.uint8).reshape(-1, 4, 4, 1)
+    table = image_ops.autocontrast_table(tf.constant(ramp), tf.zeros([len(ramp)]))
+    actual = image_ops.look_up(tf.constant(ramp), table)
+    expected = [pillow(image, "autocontrast", 0.0) for image in _pillow_images(ramp)]
+    np.testing.assert_array_equal(actual, expected)
+
+
+# --- hand numbers ---------------------------------------------------------------------------------
+
+
+def _one(image, name: str, magnitude: float) -> np.ndarray:
+    image = np.array(image, np.uint8)[np.newaxis, ..., np.newaxis]
+    operation = tf.constant([AUGMIX_OPERATIONS.index(name)])
+    moved = image_ops.apply_operations(image, operation, [magnitude], AUGMIX_OPERATIONS)
+    return moved.numpy()[0, ..., 0]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (1.0, [200, 60, 20, 0]),  # the source of each pixel stands one to the right
+        (-1.0, [0, 100, 200, 60]),
+        (0.5, [150, 130, 40, 10]),  # half of the last pixel comes from outside: black
+        (-0.5, [50, 150, 130, 40]),
+        (0.25, [125, 165, 50, 15]),
+        (3.0, [20, 0, 0, 0]),
+        (4.0, [0, 0, 0, 0]),
+    ],
+)
+def test_outside_is_black_and_within_a_pixel_mixed_with_black(pixels, expected):
+    row = [100, 200, 60, 20]
+    np.testing.assert_array_equal(_one([row, row], "translate_x", pixels / 4), [expected] * 2)
+    column = np.array([row, row]).T
+    moved = _one(column, "translate_y", pixels / 4)
+    np.testing.assert_array_equal(moved, np.array([expected] * 2).T)
+
+
+def test_shear_by_hand():
+    # Row y (centre at y + 0.5) is read slope·(y + 0.5) further right: 0.5, 1.5.
+    image = [[100, 200, 60, 20]] * 2
+    np.testing.assert_array_equal(
+        _one(image, "shear_x", 1.0), [[150, 130, 40, 10], [130, 40, 10, 0]]
+    )
+    np.testing.assert_array_equal(
+        _one(np.transpose(image), "shear_y", 1.0),
+        np.transpose([[150, 130, 40, 10], [130, 40, 10, 0]]),
+    )
+
+
+def test_positive_degrees_turn_counter_clockwise(photographs):
+    square = photographs[0, :31, :31, :1]
+    turned = _one(square[..., 0], "rotate", 90.0).astype(int)
+    # The cosine of 90 degrees is not quite 0 in float32, and the warp cuts fractions off.
+    inside = np.abs(turned - np.rot90(square[..., 0]))[1:-1, 1:-1]
+    assert inside.max() <= 1
+
+
+@pytest.mark.parametrize("name", GEOMETRIC_MAGNITUDES)
+def test_a_magnitude_of_0_changes_nothing(name, photographs):
+    grey = photographs[0, ..., 0]
+    np.testing.assert_array_equal(_one(grey, name, 0.0), grey)
+
+
+def test_point_operations_by_hand():
+    image = [[0, 51], [102, 204]]
+    np.testing.assert_array_equal(_one(image, "autocontrast", 0.0), [[0, 63], [127, 255]])
+    np.testing.assert_array_equal(_one(image, "solarize", 102.0), [[0, 51], [153, 51]])
+    np.testing.assert_array_equal(_one(image, "posterize", 2.0), [[0, 0], [64, 192]])
+    np.testing.assert_array_equal(_one(image, "posterize", 0.0), np.zeros([2, 2]))
+    # Four pixels are too few for a step of 255 grey levels.
+    np.testing.assert_array_equal(_one(image, "equalize", 0.0), image)
+
+
+# --- one operation per example --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixed_batch(photographs) -> tuple:
+    """All operations, two at a time left out, with their magnitudes, in one batch."""
+    magnitudes = {**POINT_MAGNITUDES, **GEOMETRIC_MAGNITUDES}
+    return _one_batch(photographs[:2], magnitudes)[1:]
+
+
+def test_each_image_depends_on_its_own_parameters_alone(mixed_batch):
+    images, operation, magnitude = mixed_batch
+    together = image_ops.apply_operations(*mixed_batch, AUGMIX_OPERATIONS).numpy()
+    for row in range(0, len(together), 7):
+        one = slice(row, row + 1)
+        alone = image_ops.apply_operations(
+            images[one], operation[one], magnitude[one], AUGMIX_OPERATIONS
+        )
+        np.testing.assert_array_equal(together[row], alone[0])
+
+
+def test_minus_1_leaves_an_image_as_it_is(mixed_batch):
+    images, operation, magnitude = mixed_batch
+    kept = np.arange(len(images)) % 3 == 0
+    some = tf.where(kept, -1, operation)
+    result = image_ops.apply_operations(images, some, magnitude, AUGMIX_OPERATIONS).numpy()
+    everything = image_ops.apply_operations(*mixed_batch, AUGMIX_OPERATIONS).numpy()
+    np.testing.assert_array_equal(result[kept], images.numpy()[kept])
+    np.testing.assert_array_equal(result[~kept], everything[~kept])
+
+
+@pytest.mark.parametrize(
+    "names", [("rotate",), ("solarize",), ("solarize", "rotate"), ("shear_x", "translate_y")]
+)
+def test_a_selection_of_operations(names, photographs):
+    magnitude = {"rotate": 9.0, "solarize": 100.0, "shear_x": 0.1, "translate_y": -0.2}
+    operation = tf.range(len(photographs)) % (len(names) + 1) - 1
+    values = [0.0 if i < 0 else magnitude[names[i]] for i in operation.numpy()]
+    everywhere = tf.constant(
+        [-1 if i < 0 else AUGMIX_OPERATIONS.index(names[i]) for i in operation.numpy()]
+    )
+    np.testing.assert_array_equal(
+        image_ops.apply_operations(photographs, operation, values, names),
+        image_ops.apply_operations(photographs, everywhere, values, AUGMIX_OPERATIONS),
+    )
+
+
+def test_eager_equals_graph_equals_dataset(mixed_batch):
+    eager = image_ops.apply_operations(*mixed_batch, AUGMIX_OPERATIONS)
+    unknown = [tf.TensorSpec([None] * len(x.shape), x.dtype) for x in mixed_batch]
+    graph = tf.function(
+        lambda *batch: image_ops.apply_operations(*batch, AUGMIX_OPERATIONS),
+        input_signature=unknown,
+    )
+    np.testing.assert_array_equal(graph(*mixed_batch), eager)
+    data = tf.data.Dataset.from_tensor_slices(tuple(mixed_batch)).batch(16)
+    data = data.map(lambda *batch: image_ops.apply_operations(*batch, AUGMIX_OPERATIONS))
+    np.testing.assert_array_equal(np.concatenate(list(data.as_numpy_iterator())), eager)
+
+
+def test_an_empty_batch_stays_empty():
+    images = tf.zeros([0, 5, 4, 3], tf.uint8)
+    none = tf.zeros([0], tf.int32)
+    result = image_ops.apply_operations(images, none, tf.zeros([0]), AUGMIX_OPERATIONS)
+    assert result.shape == (0, 5, 4, 3)
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__]))

@@ -1,0 +1,199 @@
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow import keras
+
+from keras_autolabel import (
+    LabelSmoothing,
+    LabelTable,
+    OneHot,
+    SoftTargetLoss,
+    soft_target_crossentropy,
+    soft_targets,
+)
+from keras_autolabel.losses import integer_fields
+from tests.conftest import numpy_softmax
+from tests.keras_autolabel.labels_test import batch_of, section_4_3
+
+ROWS = 200
+
+
+def _drawn(num_classes: int, dtype) -> tuple:
+    """Logits rounded to ``dtype``, labels, partners (half of them the same class), c and mix."""
+    rng = np.random.default_rng(num_classes)
+    logits = tf.cast(3 * rng.normal(size=[ROWS, num_classes]), dtype)
+    labels, partners = rng.integers(num_classes, size=[2, ROWS])
+    partners[::2] = labels[::2]
+    confidence, mix = np.float32(rng.uniform([[0.0], [0.0]], [[1.0], [0.5]], [2, ROWS]))
+    confidence[:4], mix[:4] = [1, 1, 0, 0], [0, 0.5, 0, 0.5]
+    return logits, labels, partners, confidence, mix
+
+
+def _numpy_loss_and_gradient(logits, targets):
+    """Cross-entropy and softmax - target, in double precision."""
+    logits = np.asarray(tf.cast(logits, tf.float64))
+    log_sum = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)) + logits.max(-1)
+    return (targets * (log_sum[:, np.newaxis] - logits)).sum(-1), numpy_softmax(logits) - targets
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("num_classes", [2, 3, 10, 100, 1000])
+def test_equals_the_dense_crossentropy_values_and_gradients(num_classes, dtype):
+    logits, labels, partners, confidence, mix = _drawn(num_classes, dtype)
+    rows = zip(labels, partners, np.float64(confidence), np.float64(mix), strict=True)
+    targets = np.array([section_4_3(*row, num_classes) for row in rows])
+    expected, expected_gradient = _numpy_loss_and_gradient(logits, targets)
+    # The gradient is of the logits' own precision.
+    rounding = {"bfloat16": 2.0**-8, "float16": 2.0**-10}.get(dtype, 0.0)
+    policy = LabelTable((ROWS,), initial=confidence)
+    batch = batch_of(labels, partners=partners, mix=mix, bucket=range(ROWS))
+    share = np.minimum(1 - confidence, mix / (1 - mix) * confidence)
+
+    def formula(_, logits):
+        return soft_target_crossentropy(
+            labels, logits, confidence, partners=partners, partner_share=share
+        )
+
+    for loss in (formula, SoftTargetLoss(policy, reduction="none")):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            losses = loss(batch, logits)
+        np.testing.assert_allclose(losses, expected, rtol=1e-6, atol=1e-6)
+        gradient = tf.cast(tape.gradient(losses, logits), tf.float64)
+        np.testing.assert_allclose(gradient, expected_gradient, rtol=rounding, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10, 1000])
+def test_equals_soft_targets_of_this_package(num_classes):
+    logits, labels, partners, confidence, mix = _drawn(num_classes, "float64")
+    confidence, mix = np.float64(confidence), np.float64(mix)
+    share = np.minimum(1 - confidence, mix / (1 - mix) * confidence)
+    losses = soft_target_crossentropy(
+        labels, logits, confidence, partners=partners, partner_share=share
+    )
+    targets = soft_targets(labels, confidence, num_classes=num_classes, partners=partners, mix=mix)
+    expected = -tf.reduce_sum(targets * tf.nn.log_softmax(logits), axis=-1)
+    np.testing.assert_allclose(losses, expected, atol=1e-12)
+
+
+def test_by_hand():
+    # softmax([ln 6, ln 3, 0]) = [0.6, 0.3, 0.1].
+    logits = np.log([[6.0, 3.0, 1.0]])
+    loss = soft_target_crossentropy([0], logits, tf.constant([0.8], tf.float64))
+    expected = -(0.8 * np.log(0.6) + 0.1 * np.log(0.3) + 0.1 * np.log(0.1))
+    np.testing.assert_allclose(loss, [expected], atol=1e-12)
+    loss = soft_target_crossentropy(
+        [0],
+        logits,
+        tf.constant([0.5], tf.float64),
+        partners=[1],
+        partner_share=tf.constant([0.3], tf.float64),
+    )
+    expected = -(0.5 * np.log(0.6) + 0.3 * np.log(0.3) + 0.2 * np.log(0.1))
+    np.testing.assert_allclose(loss, [expected], atol=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e4, -1e4, 1e30])
+def test_large_logits_lose_nothing(shift):
+    logits = tf.constant([[2.0, 0.0, -1.0]]) + shift
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = soft_target_crossentropy([1], logits, tf.constant([0.9]))
+    # At 1e30 the three logits are one number; at 1e4 they are exact in float32.
+    exact = np.float64(logits) - np.float64(logits).max()
+    expected, gradient = _numpy_loss_and_gradient(exact, np.array([[0.05, 0.9, 0.05]]))
+    np.testing.assert_allclose(loss, expected, atol=1e-6)
+    np.testing.assert_allclose(tape.gradient(loss, logits), gradient, atol=1e-6)
+
+
+def test_far_apart_logits_are_finite():
+    logits = tf.constant([[1e4, -1e4]])
+    np.testing.assert_allclose(soft_target_crossentropy([0], logits, tf.constant([1.0])), [0.0])
+    np.testing.assert_allclose(soft_target_crossentropy([1], logits, tf.constant([1.0])), [2e4])
+
+
+def test_plain_labels_get_the_ordinary_crossentropy():
+    logits, labels, *_ = _drawn(10, "float32")
+    for y_true in (labels, labels[:, np.newaxis], tf.constant(labels, tf.uint8)):
+        actual = SoftTargetLoss(LabelTable((1,), initial=0.2))(y_true, logits)
+        expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, logits)
+        np.testing.assert_allclose(actual, expected, rtol=1e-6)
+
+
+def test_one_hot_and_smoothing_equal_keras():
+    logits, labels, *_ = _drawn(10, "float32")
+    one_hot = np.eye(10, dtype=np.float32)[labels]
+    for policy, smoothing in ((OneHot(), 0.0), (LabelSmoothing(0.2, num_classes=10), 0.2)):
+        expected = keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=smoothing, reduction="none"
+        )(one_hot, logits)
+        actual = SoftTargetLoss(policy, reduction="none")(batch_of(labels), logits)
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_reductions_agree():
+    logits, labels, *_ = _drawn(3, "float32")
+    losses, total, mean = (
+        SoftTargetLoss(OneHot(), reduction=reduction)(batch_of(labels), logits).numpy()
+        for reduction in ("none", "sum", "sum_over_batch_size")
+    )
+    assert losses.shape == (ROWS,)
+    np.testing.assert_allclose(total, losses.sum(), rtol=1e-5)
+    np.testing.assert_allclose(mean, losses.mean(), rtol=1e-5)
+
+
+def test_mixed_precision_policy_changes_nothing(mixed_precision):
+    dtype = mixed_precision.removeprefix("mixed_")
+    logits, labels, *_ = _drawn(10, dtype)
+    confidence = np.full(1, 0.9)
+    targets = np.array([section_4_3(y, y, confidence[0], 0.0, 10) for y in labels])
+    expected, _ = _numpy_loss_and_gradient(logits, targets)
+    loss = SoftTargetLoss(LabelTable((1,), initial=0.9), reduction="none")
+    np.testing.assert_allclose(loss(batch_of(labels), logits), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_two_updates_reach_a_traced_loss():
+    table = LabelTable((1,))
+    logits = tf.constant([[1.0, 0.0]])
+    loss = tf.function(SoftTargetLoss(table).call)
+    for confidence in (1.0, 0.6):
+        table.confidence.assign([confidence])
+        expected = np.log(1 + np.e) - confidence
+        np.testing.assert_allclose(loss(batch_of([0]), logits), [expected], rtol=1e-6)
+
+
+def test_no_dense_target_is_built():
+    traced = tf.function(soft_target_crossentropy).get_concrete_function(
+        tf.TensorSpec([8], tf.int32), tf.TensorSpec([8, 50]), tf.TensorSpec([8])
+    )
+    assert "OneHot" not in {operation.type for operation in traced.graph.get_operations()}
+
+
+def test_integer_fields_undoes_a_cast_to_float():
+    batch = batch_of([3, 1], partners=[2, 1], bucket=[4, 0])
+    floats = batch._replace(
+        **{name: tf.cast(getattr(batch, name), tf.float32) for name in ("labels", "bucket")}
+    )
+    integers = integer_fields(floats)
+    assert integers.labels.dtype == integers.partners.dtype == integers.bucket.dtype == tf.int32
+    np.testing.assert_array_equal(integers.bucket, [4, 0])
+
+
+def test_config_round_trip():
+    loss = SoftTargetLoss(LabelSmoothing(0.3, num_classes=5), reduction="sum", name="soft")
+    copy = keras.utils.deserialize_keras_object(keras.utils.serialize_keras_object(loss))
+    assert (copy.name, copy.reduction) == ("soft", "sum")
+    assert copy.policy.get_config() == {"smoothing": 0.3, "num_classes": 5}
+    logits, labels, *_ = _drawn(5, "float32")
+    np.testing.assert_array_equal(copy(batch_of(labels), logits), loss(batch_of(labels), logits))
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match="num_classes=1"):
+        soft_target_crossentropy([0], tf.zeros([1, 1]), tf.ones([1]))
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__]))

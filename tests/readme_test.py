@@ -1,0 +1,58 @@
+"""The code of the README runs, and the change to a user's script is as small as it says."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+from tensorflow import keras
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_code_of_the_first_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = (block for block in blocks("python") if "kal.AutoLabel(" in block)
+    names = {}
+    exec(code, names)
+    assert names["model"].label_policy.confidence.shape == (3, 5)
+    assert (tmp_path / "exported" / "saved_model.pb").exists()
+
+
+@pytest.fixture(name="user_data")
+def fixture_user_data():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (90, 16, 16, 1), dtype=np.uint8)
+    labels = np.arange(90) % 10
+    parts = {"train": slice(0, 50), "holdout": slice(50, 70), "test": slice(70, 90)}
+    names = {f"x_{name}": images[part] for name, part in parts.items()}
+    return {**names, **{f"y_{name}": labels[part] for name, part in parts.items()}, "keras": keras}
+
+
+@pytest.mark.parametrize("sign", ["-", "+"])
+def test_both_sides_of_the_diff_run(sign, user_data):
+    (diff,) = blocks("diff")
+    lines = [line[1:] for line in diff.splitlines() if line[0] in (" ", sign)]
+    exec("\n".join(lines), user_data)
+    assert user_data["model"].predict(user_data["x_test"], verbose=0).shape == (20, 10)
+
+
+def test_the_diff_changes_at_most_five_lines():
+    (diff,) = blocks("diff")
+    signs = [line[0] for line in diff.splitlines()]
+    assert 0 < signs.count("+") <= 5 and signs.count("-") <= 5
+
+
+def test_every_flag_in_the_readme_exists():
+    commands = re.findall(r"python -m (train\.\w+)([^\n`]*)", README.replace("\\\n", " "))
+    assert {module for module, _ in commands} >= {"train.fit", "train.evaluate"}
+    for module, arguments in commands:
+        source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+        known = {"help", *re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', source)}
+        for name in re.findall(r"--(\w+)", arguments):
+            assert name in known, f"{module} has no --{name}"
