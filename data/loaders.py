@@ -1,11 +1,13 @@
 """Data sets by name: uint8 images, int32 labels, fixed and disjoint splits."""
 
-import dataclasses
 import gzip
 import os
 from collections.abc import Callable
 
 import numpy as np
+
+from data.options import Options, Parts
+from data.splits import TEST_SEED, Split, Splits, in_memory, split_off
 
 FASHION_MNIST_DIR = "/usr/share/datasets/fashion-mnist"
 FASHION_MNIST_CLASSES = (
@@ -20,50 +22,8 @@ FASHION_MNIST_CLASSES = (
     "bag",
     "ankle boot",
 )
-# The test part of a data set that comes without one is the same for every seed.
-TEST_SEED = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Some images and their classes.
-
-    Attributes:
-        images: uint8 [M, H, W, C].
-        labels: int32 [M].
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.labels)
-
-
-@dataclasses.dataclass(frozen=True)
-class Splits:
-    """A data set in three disjoint parts.
-
-    Attributes:
-        name: Name of the data set.
-        source: Where the images come from, for reports.
-        train: What the network is trained on.
-        holdout: The clean validation set that guides labels and temperature; never trained on.
-        test: What is reported.
-        class_names: Names of the K classes.
-    """
-
-    name: str
-    source: str
-    train: Split
-    holdout: Split
-    test: Split
-    class_names: tuple[str, ...]
-
-    def counts(self) -> dict[str, int]:
-        """Number of images in each part."""
-        return {part: len(getattr(self, part)) for part in ("train", "holdout", "test")}
+# Data sets whose images come in any size.
+RESIZED = ("imagenet2012", "image_folder")
 
 
 def load(
@@ -73,26 +33,40 @@ def load(
     seed: int = 0,
     train_examples: int | None = None,
     holdout_examples: int | None = None,
+    crop_and_flip: bool | None = None,
+    image_size: int | None = None,
+    download: bool = False,
+    skip_unreadable: bool = False,
 ) -> Splits:
     """Loads a data set.
 
     The hold-out is drawn from the training images, stratified by class; ``train_examples`` are a
-    stratified draw of what remains. Both depend on ``seed`` alone. The test images never change.
+    stratified draw of what remains (of ``imagenet2012``, both have each class equally often).
+    Both depend on ``seed`` alone. The test images never change. The hold-out is in memory, and so
+    is the rest but for ``imagenet2012`` and ``image_folder``, which are read while they are used.
 
     Args:
         name: One of ``DATASETS``.
-        data_dir: Folder with the files; None: where they usually are.
+        data_dir: Folder with the files; None: where they usually are. ``image_folder`` needs it.
         seed: Seed of the splits.
         train_examples: Training images to keep; None: all that are not held out.
         holdout_examples: Size of the hold-out; None: a sixth of the training images, at most
-            5,000.
+            5,000, of ``imagenet2012`` 10,000.
+        crop_and_flip: Whether training images are cropped at random and flipped. None: as is
+            published, that is for ``cifar10``, ``cifar100`` and ``imagenet2012``.
+        image_size: Side of the images of ``imagenet2012`` and ``image_folder`` in pixels; None:
+            224. Other data sets have a size of their own.
+        download: Whether TFDS may download and prepare what is missing.
+        skip_unreadable: ``image_folder``: whether files that are no readable image are left out.
 
     Returns:
         ``Splits``.
 
     Raises:
-        ValueError: If the name is unknown or more examples are asked for than there are.
+        ValueError: If the name is unknown, an argument does not fit the data set, files are
+            damaged, or more examples are asked for than there are.
         FileNotFoundError: If files are missing; says which, and how to get them.
+        ImportError: If TFDS is needed and not installed.
 
     Example:
         >>> load("digits", train_examples=500).counts()
@@ -100,52 +74,21 @@ def load(
     """
     if name not in DATASETS:
         raise ValueError(f"Unknown data set; known: {', '.join(DATASETS)}. Received: {name!r}")
-    source, train, test, class_names = DATASETS[name](data_dir)
-    size = min(len(train) // 6, 5000) if holdout_examples is None else holdout_examples
+    if image_size is not None and (name not in RESIZED or image_size < 1):
+        raise ValueError(
+            f"image_size is for {' and '.join(RESIZED)}, and at least 1. "
+            f"Received: image_size={image_size} for {name}"
+        )
+    options = Options(data_dir, crop_and_flip, image_size, download, skip_unreadable)
+    source, train, test, class_names, most_held_out = DATASETS[name](options)
+    size = min(len(train) // 6, most_held_out) if holdout_examples is None else holdout_examples
     train, holdout = split_off(train, size, seed=seed, what="hold-out")
     if train_examples is not None and train_examples != len(train):
         _, train = split_off(train, train_examples, seed=seed + 1, what="training")
-    return Splits(name, source, train, holdout, test, class_names)
+    return Splits(name, source, train, in_memory(holdout), test, class_names)
 
 
-def split_off(part: Split, size: int, *, seed: int, what: str) -> tuple[Split, Split]:
-    """Splits ``size`` examples off, stratified by class.
-
-    Args:
-        part: The examples.
-        size: How many to split off.
-        seed: Seed of the draw.
-        what: What they are for, in messages.
-
-    Returns:
-        ``(rest, split_off)``.
-
-    Raises:
-        ValueError: If there are too few examples, or fewer than one of each class is asked for.
-
-    Example:
-        >>> part = Split(np.zeros([6, 8, 8, 1], np.uint8), np.array([0, 0, 0, 1, 1, 1]))
-        >>> rest, held_out = split_off(part, 2, seed=0, what="hold-out")
-        >>> sorted(held_out.labels.tolist()), len(rest)
-        ([0, 1], 4)
-    """
-    from sklearn.model_selection import train_test_split
-
-    classes = len(np.unique(part.labels))
-    if not classes <= size <= len(part) - classes:
-        raise ValueError(
-            f"The number of {what} examples must leave one example of each of the {classes} "
-            f"classes on both sides of {len(part)}. Received: {size}"
-        )
-    rest, chosen = train_test_split(
-        np.arange(len(part)), test_size=size, stratify=part.labels, random_state=seed
-    )
-    return tuple(
-        Split(part.images[rows], part.labels[rows]) for rows in map(np.sort, (rest, chosen))
-    )
-
-
-def _digits(data_dir: str | None) -> tuple[str, Split, Split, tuple[str, ...]]:
+def _digits(options: Options) -> Parts:
     """1,797 handwritten digits of 8×8, brought to 16×16 (Alpaydin & Kaynak, 1998)."""
     from scipy.ndimage import zoom
     from sklearn.datasets import load_digits
@@ -153,15 +96,16 @@ def _digits(data_dir: str | None) -> tuple[str, Split, Split, tuple[str, ...]]:
     digits = load_digits()
     images = zoom(digits.images, (1, 2, 2), order=1, mode="nearest", grid_mode=True)
     images = np.round(images * (255.0 / 16.0)).astype(np.uint8)[..., np.newaxis]
-    everything = Split(images, digits.target.astype(np.int32))
+    labels = digits.target.astype(np.int32)
+    everything = Split(images, labels, options.crops(published=False))
     train, test = split_off(everything, 300, seed=TEST_SEED, what="test")
     source = "scikit-learn load_digits, 8x8 brought to 16x16"
-    return source, train, test, tuple(str(name) for name in digits.target_names)
+    return Parts(source, train, test, tuple(str(name) for name in digits.target_names))
 
 
-def _fashion_mnist(data_dir: str | None) -> tuple[str, Split, Split, tuple[str, ...]]:
+def _fashion_mnist(options: Options) -> Parts:
     """Fashion-MNIST (Xiao et al., 2017), 28×28 grey, out of its four idx.gz files."""
-    folder = data_dir or FASHION_MNIST_DIR
+    folder = options.data_dir or FASHION_MNIST_DIR
     parts = {}
     for part, prefix in (("train", "train"), ("test", "t10k")):
         images = _read_idx(folder, f"{prefix}-images-idx3-ubyte.gz", offset=16)
@@ -171,8 +115,11 @@ def _fashion_mnist(data_dir: str | None) -> tuple[str, Split, Split, tuple[str, 
                 f"The {prefix} files in {folder} do not fit each other: "
                 f"{labels.size} labels, {images.size} pixels."
             )
-        parts[part] = Split(images.reshape(-1, 28, 28, 1), labels.astype(np.int32))
-    return f"Fashion-MNIST from {folder}", parts["train"], parts["test"], FASHION_MNIST_CLASSES
+        parts[part] = Split(
+            images.reshape(-1, 28, 28, 1), labels.astype(np.int32), options.crops(published=False)
+        )
+    source = f"Fashion-MNIST from {folder}"
+    return Parts(source, parts["train"], parts["test"], FASHION_MNIST_CLASSES)
 
 
 def _read_idx(folder: str, filename: str, *, offset: int) -> np.ndarray:
@@ -191,4 +138,36 @@ def _read_idx(folder: str, filename: str, *, offset: int) -> np.ndarray:
         raise ValueError(f"{path} is damaged ({error}); get it again.") from error
 
 
-DATASETS: dict[str, Callable] = {"digits": _digits, "fashion_mnist": _fashion_mnist}
+# These import TensorFlow, which takes seconds, and so they are imported when they are needed.
+def _cifar10(options: Options) -> Parts:
+    from data.tfds_loaders import load_cifar
+
+    return load_cifar("cifar10", options)
+
+
+def _cifar100(options: Options) -> Parts:
+    from data.tfds_loaders import load_cifar
+
+    return load_cifar("cifar100", options)
+
+
+def _imagenet2012(options: Options) -> Parts:
+    from data.tfds_loaders import load_imagenet2012
+
+    return load_imagenet2012(options)
+
+
+def _image_folder(options: Options) -> Parts:
+    from data.image_folder import load_image_folder
+
+    return load_image_folder(options)
+
+
+DATASETS: dict[str, Callable[[Options], Parts]] = {
+    "digits": _digits,
+    "fashion_mnist": _fashion_mnist,
+    "cifar10": _cifar10,
+    "cifar100": _cifar100,
+    "imagenet2012": _imagenet2012,
+    "image_folder": _image_folder,
+}

@@ -51,8 +51,25 @@ flags.DEFINE_integer("seed", 0, "Seed of the hold-out, the corruptions and the a
 flags.DEFINE_integer("num_bins", 15, "Bins of the ECE.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 500, "Images that are predicted at once.", lower_bound=1)
 flags.DEFINE_integer("processes", os.cpu_count(), "Workers that make corruptions.", lower_bound=1)
-flags.DEFINE_string("output_dir", None, "Folder of the results; <first model>/evaluation.")
+flags.DEFINE_string("output_dir", None, "Folder of the results; <first model>-evaluation.")
 flags.mark_flag_as_required("model")
+flags.register_validator(
+    "severities",
+    lambda texts: set(texts or []) <= set("12345"),
+    "must be whole numbers from 1 to 5, separated by commas.",
+)
+
+
+@flags.validator(
+    "attack_epsilons",
+    "must be numbers above 0 and at most 1, separated by commas; 8 grey levels are 0.0314.",
+)
+def _are_epsilons(texts: list[str]) -> bool:
+    try:
+        return all(0.0 < float(text) <= 1.0 for text in texts)
+    except ValueError:
+        return False
+
 
 FLAGS = flags.FLAGS
 
@@ -65,7 +82,8 @@ def temperatures_of(predictor: Predictor, splits: data.Splits) -> list[float]:
         logits = np.concatenate([predictor.logits(np.asarray(images)) for images, _ in batches])
         labels = np.concatenate([np.asarray(labels) for _, labels in batches])
         temperatures.append(TemperatureScaling().fit(labels, logits).temperature)
-    return list(dict.fromkeys(temperatures))
+    # The first of those that reports would show as the same number.
+    return list({f"{x:.3f}": x for x in reversed(temperatures)}.values())[::-1]
 
 
 def corrupted_set(splits: data.Splits) -> str | None:
@@ -144,7 +162,6 @@ def attack(predictor: Predictor, splits: data.Splits) -> dict[float, float]:
 
 def write(folder, splits, set_name, rows, sums, robust) -> None:
     """Writes evaluation.json, evaluation.csv and the figures."""
-    os.makedirs(os.path.join(folder, "figures"), exist_ok=True)
     flat = [{**vars(row), **row.figures} for row in rows]
     for row in flat:
         del row["figures"]
@@ -232,6 +249,7 @@ def main(argv: list[str]) -> None:
         predictors = [Predictor(path) for path in FLAGS.model]
         splits = data.load(FLAGS.dataset, data_dir=FLAGS.data_dir, seed=FLAGS.seed)
         folder = FLAGS.output_dir or f"{predictors[0].name}-evaluation"
+        os.makedirs(os.path.join(folder, "figures"), exist_ok=True)
         set_name = corrupted_set(splits)
         rows, sums, robust = [], {}, {}
         for predictor in predictors:

@@ -103,9 +103,11 @@ def _parts(directory, corruptions, severities) -> list:
         chosen = {"corruptions": corruptions} if corruptions else {}
         chosen |= {"severities": severities} if severities else {}
         return list(corrupted_sets.read_imagenet_c(directory, **chosen))
-    return list(
-        corrupted_sets.read_corrupted(directory, corruptions=corruptions, severities=severities)
-    )
+    chosen = None
+    if corruptions:
+        skipped = corrupted_sets.open_corrupted(directory).skipped
+        chosen = [x for x in corrupted_sets.corruption_names(corruptions) if x not in skipped]
+    return list(corrupted_sets.read_corrupted(directory, corruptions=chosen, severities=severities))
 
 
 def _batches(part, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

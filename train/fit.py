@@ -20,7 +20,7 @@ import sys
 from absl import app, flags, logging
 
 import data
-from train import run_folder, training
+from train import training
 from train.report import table_of
 from train.settings import (
     AUGMENTATIONS,
@@ -164,14 +164,13 @@ def main(argv: list[str]) -> None:
             download=FLAGS.download,
             skip_unreadable=settings.skip_unreadable,
         )
-        run_folder.open_run(folder, settings, overwrite=FLAGS.overwrite)
         counts = splits.counts()
         parts = (
             f"{counts['train']:,} training, {counts['holdout']:,} hold-out (stratified draws), "
             f"{counts['test']:,} test images; seed {settings.seed}"
         )
         print(f"{splits.name} ({splits.source}): {parts}.")
-        rows = training.run(settings, splits, folder)
+        rows = training.run(settings, splits, folder, overwrite=FLAGS.overwrite)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"train.fit: {error}")
     print(f"\n{splits.name}, {settings.augmentation} + {settings.labels}: {parts}.")

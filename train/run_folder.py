@@ -103,7 +103,9 @@ class Checkpoints(keras.callbacks.Callback):
         return int(self.epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Writes a checkpoint, whole or not at all."""
+        """Writes a checkpoint, whole or not at all; none of a network that has diverged."""
+        if not np.isfinite((logs or {}).get("loss", 0.0)):
+            return
         self.epoch.assign(epoch + 1)
         self.manager.save()
 
@@ -121,9 +123,9 @@ def cut_history(folder: str, epochs: int) -> None:
     path = os.path.join(folder, HISTORY)
     if not os.path.exists(path):
         return
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         lines = file.readlines()
-    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+    with open(f"{path}.tmp", "w", encoding="utf-8", newline="") as file:
         file.writelines(lines[: epochs + 1] if epochs else [])
     os.replace(f"{path}.tmp", path)
 

@@ -16,6 +16,7 @@ from train.report import figures_of, versions, write_json
 from train.settings import Settings
 
 PREDICT_ROWS = 500
+DIVERGED = "The loss is no longer finite; lower --learning_rate."
 
 
 def build(settings: Settings, splits: data.Splits) -> kal.AutoLabelModel:
@@ -27,12 +28,20 @@ def build(settings: Settings, splits: data.Splits) -> kal.AutoLabelModel:
 
     Returns:
         A model with fresh weights.
+
+    Raises:
+        ValueError: If a batch is larger than the training set, or the network does not fit.
     """
     keras.utils.set_random_seed(settings.seed)
     several = len(tf.config.list_logical_devices("GPU")) > 1
     strategy = tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
     num_classes = len(splits.class_names)
     steps_per_epoch = len(splits.train) // settings.batch_size
+    if not steps_per_epoch:
+        raise ValueError(
+            f"--batch_size={settings.batch_size} is more than the {len(splits.train)} training "
+            "images."
+        )
     with strategy.scope():
         model = kal.AutoLabelModel(
             builders.build_network(settings, splits.train, num_classes),
@@ -91,17 +100,23 @@ def train(model: kal.AutoLabelModel, settings: Settings, splits: data.Splits, fo
         keras.callbacks.TerminateOnNaN(),
         checkpoints,
     ]
-    history = model.fit(
-        batches,
-        epochs=settings.epochs,
-        initial_epoch=done,
-        steps_per_epoch=len(splits.train) // settings.batch_size,
-        callbacks=callbacks,
-        shuffle=False,
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
+    try:
+        history = model.fit(
+            batches,
+            epochs=settings.epochs,
+            initial_epoch=done,
+            steps_per_epoch=len(splits.train) // settings.batch_size,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+    except tf.errors.InvalidArgumentError as error:
+        # An attack stops at the first gradient that is not finite.
+        if "is not finite" not in str(error):
+            raise
+        raise ValueError(DIVERGED) from error
     if not np.all(np.isfinite(history.history["loss"])):
-        raise ValueError("The loss is no longer finite; lower --learning_rate.")
+        raise ValueError(DIVERGED)
 
 
 def measure(
@@ -236,23 +251,28 @@ def draw(
     return paths
 
 
-def run(settings: Settings, splits: data.Splits, folder: str) -> dict[str, dict[str, float]]:
+def run(
+    settings: Settings, splits: data.Splits, folder: str, *, overwrite: bool = False
+) -> dict[str, dict[str, float]]:
     """A whole run; what it writes is in ``folder``.
 
     Args:
         settings: The settings of the run.
         splits: Its data.
-        folder: A folder that ``run_folder.open_run`` claimed.
+        folder: The folder of the run, see ``run_folder.open_run``.
+        overwrite: Whether to delete another run that is there.
 
     Returns:
         The figures on the test images, rows of the table.
 
     Raises:
-        ValueError: If the loss is no longer finite.
+        ValueError: If the settings do not fit the data, the folder holds another run, or the loss
+            is no longer finite.
         OSError: If the results cannot be written.
     """
     start = time.time()
     model = build(settings, splits)
+    run_folder.open_run(folder, settings, overwrite=overwrite)
     run_folder.check_space(folder, model.network.count_params())
     train(model, settings, splits, folder)
     logits, rows, temperature = measure(model, settings, splits)

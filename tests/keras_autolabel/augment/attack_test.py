@@ -283,6 +283,35 @@ def test_a_later_restart_attacks_what_is_left(trained):
     assert counts[-1] > counts[0]
 
 
+def test_a_wrong_prediction_beats_every_loss(trained):
+    network, images, labels = trained
+    arguments = {"epsilon": 0.4, "num_steps": 1, "step_size": 0.1}
+
+    def nothing_to_gain(labels, logits):
+        return 0.0 * tf.reduce_sum(tf.cast(logits, tf.float32), axis=-1)
+
+    # Without a slope nothing but the random starts is tried, and all losses are the same.
+    broken, counts = np.zeros(200, bool), []
+    for number in range(4):
+        rows = np.flatnonzero(~broken)
+        clean, truth = tf.gather(images, rows), tf.gather(labels, rows)
+        noise = tf.random.stateless_uniform(clean.shape, _restart_seed(number), -1.0, 1.0)
+        start = tf.clip_by_value(clean + 0.4 * noise, 0.0, 1.0)
+        broken[rows] = _wrong(network, start, truth)
+        counts.append(broken.sum())
+    assert counts[-1] > counts[0]
+    actual = projected_gradient_descent(
+        network,
+        images,
+        labels,
+        seed=SEED,
+        num_restarts=4,
+        loss=nothing_to_gain,
+        **arguments,
+    )
+    np.testing.assert_array_equal(_wrong(network, actual, labels), broken)
+
+
 def test_what_is_done_with_leaves_the_batch(trained):
     network, images, labels = trained
     calls = []

@@ -1,0 +1,187 @@
+"""Crops and flips of training images: what is drawn from a seed, then what is done with it."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+PADDING = 4
+CROP_AREA, CROP_ASPECT_RATIO = (0.08, 1.0), (3.0 / 4.0, 4.0 / 3.0)
+# Keeps the seeds of crops apart from those of the order of an epoch.
+CROP_STREAM = 2_000_003
+
+
+def crop_seed(seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """The stateless seed of all crops of an epoch.
+
+    Args:
+        seed: Seed of the run.
+        epoch: int64 [], counted from 0.
+
+    Returns:
+        int64 [2].
+
+    Example:
+        >>> crop_seed(0, tf.constant(3, tf.int64)).shape.as_list()
+        [2]
+    """
+    return tf.stack([tf.constant(seed ^ CROP_STREAM, tf.int64), epoch])
+
+
+def draw_shifts(num_examples: int, *, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Draws where each padded image is cropped and whether it is flipped.
+
+    Args:
+        num_examples: M.
+        seed: int [2].
+
+    Returns:
+        ``(shifts, flips)``: int32 [M, 2], down and right, uniform on 0..2 * PADDING; bool [M],
+        true for one half.
+
+    Example:
+        >>> shifts, flips = draw_shifts(1000, seed=tf.constant([0, 1]))
+        >>> int(tf.reduce_min(shifts)), int(tf.reduce_max(shifts))
+        (0, 8)
+    """
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    shifts = tf.random.stateless_uniform(
+        [num_examples, 2], seeds[0], minval=0, maxval=2 * PADDING + 1, dtype=tf.int32
+    )
+    return shifts, tf.random.stateless_uniform([num_examples], seeds[1]) < 0.5
+
+
+def shift_and_flip(images: tf.Tensor, shifts: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
+    """Pads images with ``PADDING`` black pixels, crops them to their size and flips some.
+
+    Args:
+        images: uint8 or float [B, H, W, C], H and W known.
+        shifts: int32 [B, 2] in 0..2 * PADDING: first row and column of the crop; PADDING leaves
+            an image where it is.
+        flips: bool [B]: which crops to flip left to right.
+
+    Returns:
+        Images of the same shape and dtype.
+
+    Example:
+        >>> image = tf.reshape(tf.range(1, 5), [1, 2, 2, 1])
+        >>> shift_and_flip(image, tf.constant([[5, 4]]), tf.constant([True]))[0, :, :, 0].numpy()
+        array([[4, 3],
+               [0, 0]], dtype=int32)
+    """
+    height, width = images.shape[1:3]
+    rows = shifts[:, :1] + tf.range(height)
+    columns = tf.range(width)
+    columns = tf.where(flips[:, tf.newaxis], width - 1 - columns, columns) + shifts[:, 1:]
+    images = tf.pad(images, [[0, 0], [PADDING, PADDING], [PADDING, PADDING], [0, 0]])
+    return tf.gather(tf.gather(images, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+
+
+def draw_window(image_shape: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
+    """Draws a window of 8% to 100% of an image, from 3:4 to 4:3.
+
+    Args:
+        image_shape: int32 [3]: height, width, channels.
+        seed: int [2].
+
+    Returns:
+        int32 [4]: top, left, height, width in pixels. The whole image, if its shape lets none of
+        100 draws fit in.
+
+    Example:
+        >>> window = draw_window(tf.constant([100, 200, 3]), seed=tf.constant([0, 1]))
+        >>> top, left, height, width = window.numpy().tolist()
+        >>> 0 <= top <= 100 - height and 0 <= left <= 200 - width
+        True
+    """
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        image_shape,
+        bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        seed=seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=CROP_ASPECT_RATIO,
+        area_range=CROP_AREA,
+        max_attempts=100,
+    )
+    return tf.concat([begin[:2], size[:2]], axis=0)
+
+
+def draw_flip(seed: tf.Tensor) -> tf.Tensor:
+    """Draws whether an image is flipped.
+
+    Args:
+        seed: int [2].
+
+    Returns:
+        bool [], true for one half of the seeds.
+
+    Example:
+        >>> draw_flip(tf.constant([0, 1])).dtype
+        tf.bool
+    """
+    return tf.random.stateless_uniform([], seed) < 0.5
+
+
+def centre_window(image_shape: tf.Tensor, *, fraction: float) -> tf.Tensor:
+    """The square in the middle of an image.
+
+    Args:
+        image_shape: int32 [3]: height, width, channels.
+        fraction: Side of the square by the shorter side of the image, in (0, 1]; 0.875 is the
+            usual 224 of 256.
+
+    Returns:
+        int32 [4]: top, left, height, width in pixels.
+
+    Example:
+        >>> centre_window(tf.constant([100, 200, 3]), fraction=0.875).numpy().tolist()
+        [6, 56, 87, 87]
+    """
+    shorter = tf.cast(tf.reduce_min(image_shape[:2]), tf.float32)
+    side = tf.maximum(tf.cast(fraction * shorter, tf.int32), 1)
+    return tf.concat([(image_shape[:2] - side) // 2, [side, side]], axis=0)
+
+
+def decode_window(
+    encoded: tf.Tensor,
+    window_of: Callable[[tf.Tensor], tf.Tensor],
+    *,
+    image_size: int,
+    antialias: bool,
+) -> tf.Tensor:
+    """Decodes a window of an image and brings it to a square, bicubically.
+
+    Of a JPEG nothing but the window is decoded.
+
+    Args:
+        encoded: string []: the contents of a JPEG, PNG, GIF (its first frame) or BMP file.
+        window_of: From the shape, int32 [3], to a window, int32 [4]: top, left, height, width.
+        image_size: Side of the result in pixels.
+        antialias: Whether to filter what a smaller image cannot show; the published settings of
+            ImageNet do not.
+
+    Returns:
+        uint8 [image_size, image_size, 3].
+
+    Example:
+        >>> png = tf.io.encode_png(tf.fill([5, 9, 3], tf.constant(7, tf.uint8)))
+        >>> image = decode_window(png, lambda shape: centre_window(shape, fraction=1.0),
+        ...                       image_size=2, antialias=True)
+        >>> image.shape.as_list(), int(image[0, 0, 0])
+        ([2, 2, 3], 7)
+    """
+
+    def of_jpeg() -> tf.Tensor:
+        window = window_of(tf.image.extract_jpeg_shape(encoded))
+        return tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+
+    def of_other() -> tf.Tensor:
+        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        window = window_of(tf.shape(image))
+        end = window[:2] + window[2:]
+        return image[window[0] : end[0], window[1] : end[1]]
+
+    image = tf.cond(tf.io.is_jpeg(encoded), of_jpeg, of_other)
+    size = [image_size, image_size]
+    image = tf.image.resize(image, size, method="bicubic", antialias=antialias)
+    image = tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
+    return tf.ensure_shape(image, [*size, 3])

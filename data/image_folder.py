@@ -1,0 +1,225 @@
+"""A user's own images: a folder for each class."""
+
+import concurrent.futures
+import dataclasses
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from data import epochs
+from data.options import Options, Parts
+from data.splits import TEST_SEED, split_off, stratified_rows
+from data.streams import StreamedSplit
+
+FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".gif": "GIF", ".bmp": "BMP"}
+# What file managers leave behind.
+NO_IMAGES = ("thumbs.db", "desktop.ini")
+TEST_FOLDERS = ("test", "validation", "val")
+DEFAULT_SIZE = 224
+# Like ImageNet's 224 of 256, for networks that were trained on random windows.
+CENTRE_AFTER_CROPS = 0.875
+MOST_TESTED = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFiles:
+    """Image files and their classes: a ``Source`` of a ``StreamedSplit``.
+
+    On several machines each worker reads the files of its own rows and no others.
+
+    Attributes:
+        files: str [M], paths.
+        labels: int32 [M].
+    """
+
+    files: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def in_order(self) -> tf.data.Dataset:
+        """All rows once, as (row, row)."""
+        return tf.data.Dataset.range(len(self)).map(lambda row: (row, row))
+
+    def shuffled(
+        self,
+        epoch: tf.Tensor,
+        *,
+        seed: int,
+        batch_size: int,
+        input_context: tf.distribute.InputContext | None,
+    ) -> tf.data.Dataset:
+        """This worker's rows of an epoch, as (row, row); see ``epochs.epoch_order``."""
+        order = epochs.epoch_order(
+            len(self), epoch, seed=seed, batch_size=batch_size, input_context=input_context
+        )
+        order = tf.cast(order, tf.int64)
+        return tf.data.Dataset.from_tensor_slices((order, order))
+
+    def read(self, key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The contents of a file, string [], and its label, int32 []."""
+        with tf.device("CPU:0"):
+            return tf.io.read_file(tf.constant(self.files)[key]), tf.constant(self.labels)[key]
+
+    def select(self, rows: np.ndarray) -> "ImageFiles":
+        """The files with these row numbers, int [m] ascending."""
+        return ImageFiles(self.files[rows], self.labels[rows])
+
+    def stratified_rows(self, size: int, *, seed: int, what: str) -> np.ndarray:
+        """Row numbers of a draw of every class; see the function of this name."""
+        return stratified_rows(self.labels, size, seed=seed, what=what)
+
+
+def load_image_folder(options: Options) -> Parts:
+    """Loads ``data_dir``: a folder for each class, or ``train`` and ``test`` with these folders.
+
+    Every image becomes a square of RGB: the middle square of it, or, in training with
+    ``crop_and_flip``, a random window. Where there are no folders ``train`` and ``test`` (or
+    ``validation``, or ``val``), a sixth of each class is the test part, at most 10,000 images in
+    all. Files are listed and looked at now, and decoded when their turn comes.
+
+    Args:
+        options: ``data_dir`` is needed.
+
+    Returns:
+        ``Parts``.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If there are fewer than two classes, a class has no image, train and test have
+            other classes, or files cannot be read.
+
+    Example:
+        >>> # load_image_folder(Options(data_dir="flowers", image_size=64))
+    """
+    if options.data_dir is None:
+        raise ValueError("image_folder needs --data_dir: a folder with a folder for each class.")
+    folder = pathlib.Path(options.data_dir).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}; it must have one for each class.")
+    names = _folders(folder)
+    test_names = [name for name in TEST_FOLDERS if name in names]
+    if set(names) == {"train", *test_names} and len(test_names) == 1:
+        class_names = _class_names(folder / "train")
+        different = sorted(set(_folders(folder / test_names[0])) ^ set(class_names))
+        if different:
+            raise ValueError(
+                f"{folder / 'train'} and {folder / test_names[0]} must have the same classes. "
+                f"Received: {', '.join(different[:5])} in one of them only"
+            )
+        parts = [folder / "train", folder / test_names[0]]
+    else:
+        class_names, parts = _class_names(folder), [folder]
+    files, skipped = zip(
+        *(_readable_files(part, class_names, options.skip_unreadable) for part in parts),
+        strict=True,
+    )
+    crops = options.crops(published=False)
+    train, *test = (
+        StreamedSplit(
+            part,
+            options.image_size or DEFAULT_SIZE,
+            crop_and_flip=crops,
+            centre_fraction=CENTRE_AFTER_CROPS if crops else 1.0,
+        )
+        for part in files
+    )
+    if not test:
+        size = min(len(train) // 6, MOST_TESTED)
+        train, *test = split_off(train, size, seed=TEST_SEED, what="test")
+    source = f"images of {folder}"
+    if sum(skipped):
+        source += f", {sum(skipped)} unreadable files left out"
+    return Parts(source, train, test[0], class_names)
+
+
+def _folders(folder: pathlib.Path) -> list[str]:
+    return sorted(
+        entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."
+    )
+
+
+def _class_names(folder: pathlib.Path) -> tuple[str, ...]:
+    names = tuple(_folders(folder))
+    if len(names) < 2:
+        raise ValueError(
+            f"{folder} must have a folder for each class, at least 2. Received: "
+            f"{', '.join(names) or 'no folder'}"
+        )
+    stray = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in FORMATS)
+    if stray:
+        raise ValueError(
+            f"{len(stray)} images in {folder} have no label, since they are in no class's folder: "
+            f"{', '.join(stray[:5])}."
+        )
+    return names
+
+
+def _readable_files(
+    folder: pathlib.Path, class_names: tuple[str, ...], skip_unreadable: bool
+) -> tuple[ImageFiles, int]:
+    """The images below a folder, and how many files are none."""
+    files, labels = [], []
+    for label, name in enumerate(class_names):
+        entries = sorted(path for path in (folder / name).rglob("*") if path.is_file())
+        entries = [
+            path for path in entries if path.name[0] != "." and path.name.lower() not in NO_IMAGES
+        ]
+        files += entries
+        labels += [label] * len(entries)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        problems = list(threads.map(problem_of, files))
+    bad = [f"{file} ({what})" for file, what in zip(files, problems, strict=True) if what]
+    if bad and not skip_unreadable:
+        raise ValueError(
+            f"{len(bad)} of {len(files)} files in {folder} cannot be read: {', '.join(bad[:5])}"
+            f"{', ...' if len(bad) > 5 else ''}. Mend or remove them, or leave them out with "
+            "--skip_unreadable."
+        )
+    good = np.array([what is None for what in problems], bool)
+    labels = np.array(labels, np.int32)[good]
+    empty = [name for label, name in enumerate(class_names) if label not in labels]
+    if empty:
+        raise ValueError(
+            f"{folder} has no image of {', '.join(empty[:5])}. Known: {', '.join(FORMATS)}."
+        )
+    return ImageFiles(np.array([str(file) for file in files])[good], labels), len(bad)
+
+
+def problem_of(file: pathlib.Path) -> str | None:
+    """Why a file cannot be trained on, without decoding it; None where all is well.
+
+    Args:
+        file: Path of a file.
+
+    Returns:
+        A few words, or None.
+
+    Example:
+        >>> problem_of(pathlib.Path("notes.txt"))
+        'no .jpg, .jpeg, .png, .gif, .bmp'
+    """
+    from PIL import Image
+
+    if file.suffix.lower() not in FORMATS:
+        return f"no {', '.join(FORMATS)}"
+    try:
+        with Image.open(file, formats=sorted(set(FORMATS.values()))) as image:
+            is_jpeg = image.format == "JPEG"
+            image.verify()
+        # Pillow verifies the sums of a PNG; what a JPEG may lack is its end.
+        if is_jpeg and not _has_an_end(file):
+            with Image.open(file) as image:
+                image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return "empty" if not file.stat().st_size else str(error).removesuffix(f" {str(file)!r}")
+    return None
+
+
+def _has_an_end(jpeg: pathlib.Path) -> bool:
+    with open(jpeg, "rb") as file:
+        file.seek(-min(jpeg.stat().st_size, 1024), 2)
+        return b"\xff\xd9" in file.read()

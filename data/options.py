@@ -1,0 +1,49 @@
+"""What a loader is asked for, and what it returns."""
+
+import dataclasses
+from typing import NamedTuple
+
+from data.splits import Split
+from data.streams import StreamedSplit
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a data set is to be loaded; ``data.load`` explains each one.
+
+    Attributes:
+        data_dir: Folder with the files; None: where they usually are.
+        crop_and_flip: Whether training images are cropped and flipped; None: as is published for
+            the data set.
+        image_size: Side of the images in pixels, where the data set leaves it open.
+        download: Whether what is missing may be downloaded.
+        skip_unreadable: Whether files that are no readable image are left out.
+    """
+
+    data_dir: str | None = None
+    crop_and_flip: bool | None = None
+    image_size: int | None = None
+    download: bool = False
+    skip_unreadable: bool = False
+
+    def crops(self, published: bool) -> bool:
+        """Whether to crop and flip a data set for which ``published`` is the usual."""
+        return published if self.crop_and_flip is None else self.crop_and_flip
+
+
+class Parts(NamedTuple):
+    """A data set, before a hold-out is split off.
+
+    Attributes:
+        source: Where the images come from, for reports.
+        train: The training images, those of the hold-out included.
+        test: The test images.
+        class_names: Names of the K classes.
+        most_held_out: The default hold-out is a sixth of the training images, at most so many.
+    """
+
+    source: str
+    train: Split | StreamedSplit
+    test: Split | StreamedSplit
+    class_names: tuple[str, ...]
+    most_held_out: int = 5000

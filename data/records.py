@@ -1,0 +1,177 @@
+"""Images in TFRecord files, read in a new order each epoch and by each worker in part."""
+
+import dataclasses
+import functools
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+# Files that are read at once, and records among which those of an epoch are shuffled.
+FILES_AT_ONCE, RECORDS_SHUFFLED = 16, 2048
+# Keeps the seeds of the records' order apart from those of the files'.
+RECORD_STREAM = 3_000_017
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRecords:
+    """Images and classes in TFRecord files: a ``Source`` of a ``StreamedSplit``.
+
+    An image is known by its position in the files, counted through all of them. On several
+    machines each worker reads its own part of the files, and no others: a new part each epoch.
+
+    Attributes:
+        files: Paths.
+        lengths: int [F], records in each file.
+        features: What a record holds.
+        positions: int64 [M], ascending: the records that belong to this part.
+    """
+
+    files: tuple[str, ...]
+    lengths: np.ndarray
+    features: "tfds.features.FeatureConnector"
+    positions: np.ndarray
+
+    @classmethod
+    def of(cls, builder: "tfds.core.DatasetBuilder", split: str) -> "ImageRecords":
+        """All records of a split.
+
+        Args:
+            builder: A prepared builder, with features ``image`` and ``label``.
+            split: Such as ``"train"``.
+
+        Returns:
+            ``ImageRecords``.
+
+        Raises:
+            ValueError: If the files are no TFRecords.
+        """
+        if builder.info.file_format.value != "tfrecord":
+            raise ValueError(
+                f"{builder.data_dir} must hold TFRecord files. "
+                f"Received: {builder.info.file_format.value}"
+            )
+        info = builder.info.splits[split]
+        files = tuple(str(file) for file in info.filepaths)
+        lengths = np.array(info.shard_lengths, np.int64)
+        return cls(files, lengths, builder.info.features, np.arange(lengths.sum()))
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.positions)
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """int32 [M]; reads every file of this part once, without decoding an image."""
+        labels = self.in_order().map(lambda _, record: self.read(record)[1]).batch(1000)
+        return np.concatenate([*labels.as_numpy_iterator(), np.zeros([0], np.int32)])
+
+    def in_order(self) -> tf.data.Dataset:
+        """All records once, as (position, serialised example)."""
+        files = tf.data.Dataset.from_tensor_slices(self._files_of_part())
+        return files.flat_map(self._records).filter(self._belongs())
+
+    def shuffled(
+        self,
+        epoch: tf.Tensor,
+        *,
+        seed: int,
+        batch_size: int,
+        input_context: tf.distribute.InputContext | None,
+    ) -> tf.data.Dataset:
+        """This worker's records of an epoch, as ``in_order`` gives them.
+
+        Files come in a drawn order, 16 at once; records are shuffled among 2,048. A worker whose
+        files hold less than its part begins them again.
+        """
+        seeds = tf.stack([tf.constant(seed, tf.int64), epoch])
+        files = self._files_of_part()
+        workers = input_context.num_input_pipelines if input_context else 1
+        if len(files) < workers:
+            raise ValueError(f"{len(files)} files cannot be read by {workers} workers.")
+        files = tf.random.experimental.stateless_shuffle(files, seed=seeds)
+        files = files[input_context.input_pipeline_id if input_context else 0 :: workers]
+        records = tf.data.Dataset.from_tensor_slices(files).interleave(
+            self._records, cycle_length=FILES_AT_ONCE, num_parallel_calls=tf.data.AUTOTUNE
+        )
+        records = records.filter(self._belongs()).batch(RECORDS_SHUFFLED)
+        records = records.enumerate().map(functools.partial(_shuffled_together, seeds))
+        return records.prefetch(1).unbatch().repeat()
+
+    def read(self, key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The image of a serialised example, as it is stored, and its label, int32 []."""
+        import tensorflow_datasets as tfds
+
+        example = self.features.deserialize_example(
+            key, decoders={"image": tfds.decode.SkipDecoding()}
+        )
+        return example["image"], tf.cast(example["label"], tf.int32)
+
+    def select(self, rows: np.ndarray) -> "ImageRecords":
+        """The images with these row numbers, int [m] ascending."""
+        return dataclasses.replace(self, positions=self.positions[rows])
+
+    def stratified_rows(self, size: int, *, seed: int, what: str) -> np.ndarray:
+        """Draws rows, each class equally often (where it does not come out even, give or take 1).
+
+        Files are read in a drawn order until there is enough of every class: 2% of ImageNet for
+        10,000 images. Their shares of the classes would need a pass over all of it.
+
+        Args:
+            size: How many to draw.
+            seed: Seed of the draw.
+            what: What they are for, in messages.
+
+        Returns:
+            int [size], row numbers, ascending.
+
+        Raises:
+            ValueError: If there are not enough images of each class.
+        """
+        classes = self.features["label"].num_classes
+        rng = np.random.default_rng(seed)
+        wanted = np.full([classes], size // classes)
+        wanted[rng.permutation(classes)[: size % classes]] += 1
+        files = rng.permutation(self._files_of_part()) if classes <= size < len(self) else []
+        records = tf.data.Dataset.from_tensor_slices(np.array(files, np.int64))
+        records = records.flat_map(self._records).filter(self._belongs())
+        examples = records.map(lambda position, record: (position, self.read(record)[1]))
+        chosen = []
+        for position, label in examples.as_numpy_iterator():
+            if wanted[label]:
+                wanted[label] -= 1
+                chosen.append(position)
+            if len(chosen) == size:
+                return np.searchsorted(self.positions, np.sort(chosen))
+        raise ValueError(
+            f"The number of {what} examples must be at least {classes}, and leave some of "
+            f"{len(self)}; each class comes equally often. Received: {size}"
+        )
+
+    def _files_of_part(self) -> np.ndarray:
+        """int64, the numbers of the files that hold something of this part."""
+        ends = np.cumsum(self.lengths)
+        return np.unique(np.searchsorted(ends, self.positions, side="right"))
+
+    def _records(self, file: tf.Tensor) -> tf.data.Dataset:
+        """All records of a file, by its number, as (position, serialised example)."""
+        first = tf.constant(np.cumsum(self.lengths) - self.lengths)[file]
+        return tf.data.TFRecordDataset(tf.constant(self.files)[file]).enumerate(first)
+
+    def _belongs(self):
+        belongs = np.zeros([self.lengths.sum()], bool)
+        belongs[self.positions] = True
+        belongs = tf.constant(belongs)
+        return lambda position, record: belongs[position]
+
+
+def _shuffled_together(seeds, window, examples):
+    positions, records = examples
+    seeds = tf.random.experimental.stateless_fold_in(
+        tf.stack([seeds[0] ^ RECORD_STREAM, seeds[1]]), window
+    )
+    order = tf.random.experimental.stateless_shuffle(tf.range(tf.size(positions)), seed=seeds)
+    return tf.gather(positions, order), tf.gather(records, order)

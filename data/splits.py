@@ -1,0 +1,232 @@
+"""The parts of a data set: images in memory, and what draws from them."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data.streams import StreamedSplit
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# The test part of a data set that comes without one is the same for every seed.
+TEST_SEED = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Some images and their classes, in memory.
+
+    Attributes:
+        images: uint8 [M, H, W, C].
+        labels: int32 [M].
+        crop_and_flip: Whether training batches are padded by 4 pixels, cropped and flipped.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    crop_and_flip: bool = False
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of each image."""
+        return self.images.shape[1:]
+
+    def training_batches(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        epochs: int,
+        initial_epoch: int = 0,
+        input_context: "tf.distribute.InputContext | None" = None,
+    ) -> "tf.data.Dataset":
+        """Shuffled batches of all epochs, one epoch behind the other.
+
+        A run that is resumed at epoch e sees what it would have seen: order and crops of an epoch
+        depend on nothing but the seed, its number and an image's row. The last, incomplete batch
+        of an epoch is left out: it would weigh its examples more than others.
+
+        On several machines, call it inside ``strategy.distribute_datasets_from_function``: with
+        the ``input_context`` each worker reads only its own part of each global batch.
+
+        Args:
+            batch_size: Rows in each batch, over all replicas.
+            seed: Seed of order and crops.
+            epochs: Number of epochs, counted from 0.
+            initial_epoch: The first epoch to give.
+            input_context: Of this worker; None: batches are those of all replicas.
+
+        Returns:
+            ``tf.data.Dataset`` of (uint8 [b, H, W, C], int32 [b]), with b = ``batch_size`` and
+            ``len(self) // batch_size`` batches per epoch; with an ``input_context`` b is the
+            batch of one replica.
+
+        Raises:
+            ValueError: If there are fewer images than ``batch_size``, or it cannot be shared.
+
+        Example:
+            >>> split = Split(np.zeros([10, 8, 8, 1], np.uint8), np.arange(10))
+            >>> len(split.training_batches(batch_size=4, seed=0, epochs=3))
+            6
+        """
+        # TensorFlow takes seconds to import, and who corrupts images needs none of it.
+        from data import pipeline
+
+        return pipeline.training_batches(
+            self,
+            batch_size=batch_size,
+            seed=seed,
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            input_context=input_context,
+        )
+
+    def batches(self, batch_size: int) -> "tf.data.Dataset":
+        """All images in order, as they are, for evaluation.
+
+        Args:
+            batch_size: Rows in each batch but the last, which has what is left.
+
+        Returns:
+            ``tf.data.Dataset`` of (uint8 [b, H, W, C], int32 [b]).
+
+        Example:
+            >>> split = Split(np.zeros([5, 8, 8, 1], np.uint8), np.arange(5))
+            >>> [labels.tolist() for _, labels in split.batches(3).as_numpy_iterator()]
+            [[0, 1, 2], [3, 4]]
+        """
+        from data import pipeline
+
+        return pipeline.batches(self, batch_size)
+
+    def select(self, rows: np.ndarray) -> "Split":
+        """The examples with these row numbers, int [m]."""
+        return dataclasses.replace(self, images=self.images[rows], labels=self.labels[rows])
+
+    def stratified_rows(self, size: int, *, seed: int, what: str) -> np.ndarray:
+        """Row numbers of a draw of every class; see the function of this name."""
+        return stratified_rows(self.labels, size, seed=seed, what=what)
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """A data set in three disjoint parts.
+
+    Attributes:
+        name: Name of the data set.
+        source: Where the images come from, for reports.
+        train: What the network is trained on.
+        holdout: The clean validation set that guides labels and temperature; never trained on.
+        test: What is reported.
+        class_names: Names of the K classes.
+    """
+
+    name: str
+    source: str
+    train: Split | StreamedSplit
+    holdout: Split
+    test: Split | StreamedSplit
+    class_names: tuple[str, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Number of images in each part."""
+        return {part: len(getattr(self, part)) for part in ("train", "holdout", "test")}
+
+
+def stratified_rows(labels: np.ndarray, size: int, *, seed: int, what: str) -> np.ndarray:
+    """Draws examples, every class as often as it should be.
+
+    Args:
+        labels: int [M].
+        size: How many to draw.
+        seed: Seed of the draw.
+        what: What they are for, in messages.
+
+    Returns:
+        int [size], row numbers, ascending.
+
+    Raises:
+        ValueError: If there are too few examples, or fewer than one of each class is asked for.
+
+    Example:
+        >>> labels = np.array([0, 0, 0, 1, 1, 1])
+        >>> labels[stratified_rows(labels, 2, seed=0, what="hold-out")].tolist()
+        [0, 1]
+    """
+    from sklearn.model_selection import train_test_split
+
+    counts = np.unique(labels, return_counts=True)[1]
+    if counts.min(initial=2) < 2:
+        raise ValueError(
+            f"Each class needs an image on both sides of a split. Received: {np.sum(counts < 2)} "
+            f"classes with one image, where {what} examples are split off"
+        )
+    if not len(counts) <= size <= len(labels) - len(counts):
+        raise ValueError(
+            f"The number of {what} examples must leave one example of each of the {len(counts)} "
+            f"classes on both sides of {len(labels)}. Received: {size}"
+        )
+    _, chosen = train_test_split(
+        np.arange(len(labels)), test_size=size, stratify=labels, random_state=seed
+    )
+    return np.sort(chosen)
+
+
+def split_off(
+    part: Split | StreamedSplit, size: int, *, seed: int, what: str
+) -> tuple[Split | StreamedSplit, Split | StreamedSplit]:
+    """Splits ``size`` examples off, stratified by class.
+
+    Args:
+        part: The examples.
+        size: How many to split off.
+        seed: Seed of the draw.
+        what: What they are for, in messages.
+
+    Returns:
+        ``(rest, split_off)``.
+
+    Raises:
+        ValueError: If there are too few examples, or fewer than one of each class is asked for.
+
+    Example:
+        >>> part = Split(np.zeros([6, 8, 8, 1], np.uint8), np.array([0, 0, 0, 1, 1, 1]))
+        >>> rest, held_out = split_off(part, 2, seed=0, what="hold-out")
+        >>> sorted(held_out.labels.tolist()), len(rest)
+        ([0, 1], 4)
+    """
+    chosen = part.stratified_rows(size, seed=seed, what=what)
+    rest = np.setdiff1d(np.arange(len(part)), chosen)
+    return part.select(rest), part.select(chosen)
+
+
+def in_memory(part: Split | StreamedSplit) -> Split:
+    """The images of a part as arrays, as ``batches`` gives them.
+
+    Args:
+        part: Any part of a data set.
+
+    Returns:
+        ``Split``; its training batches are neither cropped nor flipped.
+
+    Example:
+        >>> part = Split(np.zeros([6, 8, 8, 1], np.uint8), np.arange(6))
+        >>> in_memory(part.select([4, 5])).labels.tolist()
+        [4, 5]
+    """
+    if isinstance(part, Split):
+        return dataclasses.replace(part, crop_and_flip=False)
+    images = np.empty([len(part), *part.image_shape], np.uint8)
+    labels = np.empty([len(part)], np.int32)
+    start = 0
+    for some_images, some_labels in part.batches(100).as_numpy_iterator():
+        end = start + len(some_labels)
+        images[start:end], labels[start:end] = some_images, some_labels
+        start = end
+    return Split(images, labels)

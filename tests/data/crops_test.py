@@ -1,0 +1,127 @@
+import io
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from data import crops
+
+
+def _encoded(image: np.ndarray, kind: str) -> tf.Tensor:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind)
+    return tf.constant(buffer.getvalue())
+
+
+def _whole(shape: tf.Tensor) -> tf.Tensor:
+    return tf.stack([0, 0, shape[0], shape[1]])
+
+
+def test_shift_and_flip_as_numpy_does(photographs):
+    shifts, flips = crops.draw_shifts(len(photographs), seed=tf.constant([3, 1]))
+    assert 0 < np.sum(flips) < len(flips)
+    padded = np.pad(photographs, [(0, 0), (4, 4), (4, 4), (0, 0)])
+    expected = [
+        image[top : top + 37, left : left + 50][:, :: -1 if flip else 1]
+        for image, (top, left), flip in zip(padded, shifts.numpy(), flips.numpy(), strict=True)
+    ]
+    moved = crops.shift_and_flip(tf.constant(photographs), shifts, flips)
+    assert moved.dtype == tf.uint8
+    np.testing.assert_array_equal(moved, expected)
+
+
+def test_shift_and_flip_is_the_same_in_a_graph_and_in_tf_data(photographs):
+    arguments = (photographs, *crops.draw_shifts(len(photographs), seed=tf.constant([3, 1])))
+    eager = crops.shift_and_flip(*map(tf.constant, arguments))
+    np.testing.assert_array_equal(tf.function(crops.shift_and_flip)(*arguments), eager)
+    (mapped,) = tf.data.Dataset.from_tensors(arguments).map(crops.shift_and_flip)
+    np.testing.assert_array_equal(mapped, eager)
+
+
+def test_a_shift_of_the_padding_moves_nothing(photographs):
+    count = len(photographs)
+    moved = crops.shift_and_flip(
+        tf.constant(photographs), tf.fill([count, 2], crops.PADDING), tf.fill([count], False)
+    )
+    np.testing.assert_array_equal(moved, photographs)
+
+
+def test_shifts_and_flips_are_uniform():
+    shifts, flips = crops.draw_shifts(9000, seed=tf.constant([0, 5]))
+    for side in shifts.numpy().T:
+        # A count is binomial: 1000 with a deviation of 30.
+        assert np.all(np.abs(np.bincount(side, minlength=9) - 1000) < 150)
+    assert abs(np.mean(flips) - 0.5) < 0.03
+    assert abs(np.corrcoef(shifts[:, 0], shifts[:, 1])[0, 1]) < 0.05
+
+
+def test_windows_are_as_published():
+    shape = tf.constant([300, 500, 3])
+    windows = np.array(
+        [crops.draw_window(shape, seed=tf.constant([i, 0])) for i in range(300)], float
+    )
+    top, left, height, width = windows.T
+    assert top.min() >= 0 and np.all(top + height <= 300)
+    assert left.min() >= 0 and np.all(left + width <= 500)
+    area, ratio = height * width / (300 * 500), width / height
+    # A pixel of the shorter side is 1.5% of the smallest window.
+    assert 0.078 < area.min() < 0.15 and area.max() <= 1.0 and area.max() > 0.7
+    assert 0.73 < ratio.min() < 0.8 and 1.25 < ratio.max() < 1.36
+    again = crops.draw_window(shape, seed=tf.constant([7, 0]))
+    np.testing.assert_array_equal(again, windows[7])
+
+
+@pytest.mark.parametrize(
+    ("shape", "fraction", "window"),
+    [
+        ([256, 256, 3], 0.875, [16, 16, 224, 224]),
+        ([256, 320, 3], 0.875, [16, 48, 224, 224]),
+        ([10, 7, 3], 1.0, [1, 0, 7, 7]),
+        ([1, 5, 3], 0.875, [0, 2, 1, 1]),
+    ],
+)
+def test_the_window_in_the_middle(shape, fraction, window):
+    middle = crops.centre_window(tf.constant(shape), fraction=fraction)
+    assert middle.numpy().tolist() == window
+
+
+def test_224_of_256_is_cut_out_as_it_is():
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
+    decoded = crops.decode_window(
+        _encoded(image, "PNG"),
+        lambda shape: crops.centre_window(shape, fraction=0.875),
+        image_size=224,
+        antialias=False,
+    )
+    np.testing.assert_array_equal(decoded, image[16:240, 16:240])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "JPEG"])
+def test_formats_are_decoded_as_by_pillow(photographs, kind):
+    encoded = _encoded(photographs[0], kind)
+    expected = np.array(Image.open(io.BytesIO(encoded.numpy())).convert("RGB"), float)
+    decoded = crops.decode_window(
+        encoded, lambda shape: tf.constant([0, 5, 37, 37]), image_size=37, antialias=False
+    )
+    assert decoded.dtype == tf.uint8
+    # Both decode a JPEG by a transform of their own, a level or two apart.
+    assert np.abs(expected[:, 5:42] - decoded.numpy()).mean() < (2.0 if kind == "JPEG" else 0.01)
+
+
+def test_grey_becomes_rgb():
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    decoded = crops.decode_window(_encoded(image, "PNG"), _whole, image_size=8, antialias=True)
+    np.testing.assert_array_equal(decoded, image[..., np.newaxis].repeat(3, axis=-1))
+
+
+def test_smaller_images_are_filtered_as_by_pillow(photographs):
+    image = photographs[3][:, :37]
+    decoded = crops.decode_window(_encoded(image, "PNG"), _whole, image_size=12, antialias=True)
+    expected = np.array(Image.fromarray(image).resize((12, 12), Image.Resampling.BICUBIC), float)
+    assert np.abs(expected - decoded.numpy()).max() <= 2.0
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__]))

@@ -1,0 +1,234 @@
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+import data
+from data.options import Options
+from data.records import ImageRecords
+from data.splits import split_off
+from data.tfds_loaders import prepared_builder
+from tests.data.fake_tfds import fake_images, write_cifar, write_imagenet
+
+TRAIN, TEST = 2400, 30
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """CIFAR-10, CIFAR-100 and ImageNet as TFDS keeps them, with noise for images."""
+    folder = str(tmp_path_factory.mktemp("tensorflow_datasets"))
+    write_cifar("cifar10", folder, train=120, test=30)
+    write_cifar("cifar100", folder, train=600, test=100)
+    write_imagenet(folder, train=TRAIN, test=TEST)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def imagenet(folder):
+    return data.load("imagenet2012", data_dir=folder, holdout_examples=1000, image_size=16)
+
+
+@pytest.fixture(scope="module")
+def records(folder) -> ImageRecords:
+    return ImageRecords.of(prepared_builder("imagenet2012", Options(folder)), "train")
+
+
+def test_tfds_knows_cifar10_without_a_network(tmp_path):
+    builder = tfds.builder("cifar10", data_dir=str(tmp_path))
+    assert builder.info.features["image"].shape == (32, 32, 3)
+    assert builder.info.features["label"].num_classes == 10
+    assert not builder.is_prepared()
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "imagenet2012"])
+@pytest.mark.parametrize("there", ["nothing", "an empty folder", "TFDS_DATA_DIR"])
+def test_missing_data_are_named_at_once(tmp_path, name, there, monkeypatch):
+    if there == "an empty folder":
+        (tmp_path / name).mkdir()
+    if there == "TFDS_DATA_DIR":
+        monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    start = time.monotonic()
+    with pytest.raises(FileNotFoundError) as error:
+        data.load(name, data_dir=None if there == "TFDS_DATA_DIR" else str(tmp_path))
+    assert time.monotonic() - start < 1.0
+    message = str(error.value)
+    assert message.startswith(f"{name} is not in {tmp_path / name}. ")
+    assert f"tfds build {name} --data_dir={tmp_path}" in message and "--download" in message
+    if name == "imagenet2012":
+        assert f"ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar into {tmp_path}" in message
+
+
+def test_a_download_is_tried_where_it_is_asked_for(tmp_path, monkeypatch):
+    def fail(self):
+        raise tfds.download.DownloadError("no network")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    with pytest.raises(OSError, match="cifar10 could not be prepared: no network .*tfds build"):
+        data.load("cifar10", data_dir=str(tmp_path), download=True)
+
+
+def test_imagenet_asks_for_its_archives(tmp_path):
+    with pytest.raises(OSError, match="imagenet2012 could not be prepared: .*put ILSVRC2012_img"):
+        data.load("imagenet2012", data_dir=str(tmp_path), download=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "holdout"), [("cifar10", 10, 20), ("cifar100", 100, 100)]
+)
+def test_cifar(folder, name, classes, holdout):
+    count, tested = {"cifar10": (120, 30), "cifar100": (600, 100)}[name]
+    splits = data.load(name, data_dir=folder)
+    assert splits.counts() == {"train": count - holdout, "holdout": holdout, "test": tested}
+    assert len(splits.class_names) == classes and splits.name == name
+    assert splits.source == f"TFDS {name}/3.0.2 from {folder}/{name}/3.0.2"
+    assert np.bincount(splits.holdout.labels).tolist() == [holdout // classes] * classes
+    parts = {"train": [splits.train, splits.holdout], "test": [splits.test]}
+    for seed, expected in enumerate(parts.values()):
+        images = np.concatenate([part.images for part in expected])
+        labels = np.concatenate([part.labels for part in expected])
+        assert images.dtype == np.uint8 and labels.dtype == np.int32
+        written = {
+            image.tobytes(): row % classes
+            for row, image in enumerate(fake_images(len(images), 32, seed=seed))
+        }
+        read = dict(zip(map(bytes, images), labels.tolist(), strict=True))
+        assert read == written
+
+
+def test_cifar_is_cropped_and_flipped_unless_it_is_switched_off(folder):
+    published = data.load("cifar10", data_dir=folder).train
+    plain = data.load("cifar10", data_dir=folder, crop_and_flip=False).train
+    options = {"batch_size": 100, "seed": 0, "epochs": 1}
+    ((moved, labels),) = published.training_batches(**options).as_numpy_iterator()
+    ((still, same_labels),) = plain.training_batches(**options).as_numpy_iterator()
+    np.testing.assert_array_equal(labels, same_labels)
+    known = {image.tobytes() for image in plain.images}
+    assert {image.tobytes() for image in still} == known
+    # 1 of 162 images stays where it is.
+    assert sum(image.tobytes() in known for image in moved) < 10
+
+
+def test_cifar_without_a_label_is_refused(tmp_path, monkeypatch):
+    write_cifar("cifar10", str(tmp_path), train=20, test=10)
+    as_dataset = tfds.core.DatasetBuilder.as_dataset
+
+    def unlabelled(self, **options):
+        return as_dataset(self, **options) | {"label": tf.fill([20], -1)}
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "as_dataset", unlabelled)
+    with pytest.raises(ValueError, match="train of .* has examples without a label in 0..9"):
+        data.load("cifar10", data_dir=str(tmp_path))
+
+
+def test_the_parts_of_imagenet(imagenet, records):
+    assert imagenet.counts() == {"train": TRAIN - 1000, "holdout": 1000, "test": TEST}
+    assert imagenet.class_names[:2] == ("n01440764", "n01443537")
+    assert isinstance(imagenet.holdout, data.Split)
+    assert imagenet.holdout.images.shape == (1000, 16, 16, 3)
+    assert sorted(imagenet.holdout.labels) == list(range(1000))
+    assert imagenet.test.labels.tolist() == list(range(TEST))
+    # Of 2,400 images classes 0 to 399 have three, the others two; one of each is held out.
+    assert np.bincount(imagenet.train.labels).tolist() == [2] * 400 + [1] * 600
+    rest, held_out = split_off(records, 1000, seed=0, what="hold-out")
+    np.testing.assert_array_equal(rest.positions, imagenet.train.source.positions)
+    both = np.concatenate([rest.positions, held_out.positions])
+    assert sorted(both) == list(range(TRAIN))
+    other = split_off(records, 1000, seed=1, what="hold-out")[1]
+    assert np.any(other.positions != held_out.positions)
+
+
+def test_a_draw_that_does_not_come_out_even(records):
+    rows = records.stratified_rows(1200, seed=0, what="hold-out")
+    counts = np.bincount(records.labels[rows], minlength=1000)
+    assert counts.sum() == 1200 and set(counts) == {1, 2}
+
+
+@pytest.mark.parametrize("size", [999, TRAIN, 2100])
+def test_a_draw_that_cannot_be_is_refused(records, size):
+    with pytest.raises(ValueError, match=f"hold-out .* Received: {size}"):
+        records.stratified_rows(size, seed=0, what="hold-out")
+
+
+def test_only_the_files_that_hold_a_part_are_read(records):
+    part = records.select([3, 301, 302, 2399])
+    read = [tf.data.TFRecordDataset(name) for name in np.array(records.files)[[0, 1, 7]]]
+    assert [sum(1 for _ in file) for file in read] == [300] * 3
+    nowhere = ImageRecords(
+        tuple(name if i in (0, 1, 7) else "/nowhere" for i, name in enumerate(part.files)),
+        part.lengths,
+        part.features,
+        part.positions,
+    )
+    positions = [int(position) for position, _ in nowhere.in_order()]
+    assert positions == part.positions.tolist()
+
+
+def _positions(source, *, epoch, seed=0, context=None, count=None):
+    shuffled = source.shuffled(
+        tf.constant(epoch, tf.int64), seed=seed, batch_size=8, input_context=context
+    )
+    return [int(position) for position, _ in shuffled.take(count or len(source))]
+
+
+def test_an_epoch_has_each_record_once_in_an_order_of_its_own(imagenet):
+    source = imagenet.train.source
+    first = _positions(source, epoch=0)
+    assert sorted(first) == source.positions.tolist()
+    assert _positions(source, epoch=0) == first
+    for other in (_positions(source, epoch=1), _positions(source, epoch=0, seed=1)):
+        assert sorted(other) == sorted(first) and other != first
+    # Neighbours of an epoch come from all over the files.
+    assert np.median(np.abs(np.diff(first))) > TRAIN / 10
+
+
+def test_workers_read_files_of_their_own(imagenet):
+    source = imagenet.train.source
+    contexts = [tf.distribute.InputContext(2, i, num_replicas_in_sync=2) for i in range(2)]
+    half = len(source) // 2
+    parts = [_positions(source, epoch=2, context=context, count=half) for context in contexts]
+    assert not {p // 300 for p in parts[0]} & {p // 300 for p in parts[1]}
+    # Where a worker's files hold less than half of the images, it begins them again.
+    assert len(parts[0]) == len(parts[1]) == half
+    batches = imagenet.train.training_batches(
+        batch_size=100, seed=0, epochs=1, input_context=contexts[1]
+    )
+    assert [len(labels) for _, labels in batches] == [50] * 14
+    many = tf.distribute.InputContext(9, 0, num_replicas_in_sync=9)
+    with pytest.raises(ValueError, match="6 files cannot be read by 9 workers"):
+        imagenet.train.training_batches(batch_size=9, seed=0, epochs=1, input_context=many)
+
+
+def test_training_batches_of_imagenet_are_a_function_of_seed_and_epoch(imagenet):
+    part = imagenet.train.select(np.arange(70, 110))
+    options = {"batch_size": 16, "seed": 5, "epochs": 3}
+    whole = list(part.training_batches(**options).as_numpy_iterator())
+    assert len(whole) == len(part.training_batches(**options)) == 6
+    assert whole[0][0].shape == (16, 16, 16, 3) and whole[0][0].dtype == np.uint8
+    tf.random.set_seed(9)
+    resumed = part.training_batches(**options, initial_epoch=1).as_numpy_iterator()
+    for expected, received in zip(whole[2:], resumed, strict=True):
+        np.testing.assert_array_equal(expected[0], received[0])
+        np.testing.assert_array_equal(expected[1], received[1])
+    # The crop of an image does not hang on the batch that it is in.
+    ((images, labels),) = part.training_batches(batch_size=32, seed=5, epochs=1)
+    np.testing.assert_array_equal(images, np.concatenate([images for images, _ in whole[:2]]))
+    np.testing.assert_array_equal(labels, np.concatenate([labels for _, labels in whole[:2]]))
+
+
+def test_images_of_imagenet_are_cut_to_the_middle(folder):
+    plain = data.load(
+        "imagenet2012", data_dir=folder, holdout_examples=1000, image_size=14, crop_and_flip=False
+    )
+    # 14 of 16 pixels, and 12 of 14, which are enlarged again; JPEG blurs the noise.
+    ((images, _),) = plain.test.select([0]).batches(1)
+    original = tf.io.decode_jpeg(tf.io.encode_jpeg(fake_images(1, 16, seed=1)[0])).numpy()
+    difference = images[0].numpy().astype(int) - original[1:15, 1:15]
+    assert np.abs(difference).mean() < 2.0
+    assert not plain.train.crop_and_flip and plain.train.image_shape == (14, 14, 3)
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__]))

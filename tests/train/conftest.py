@@ -1,0 +1,91 @@
+"""``python -m train.NAME`` as a user runs it, and one finished run that several tests look at."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Forks for each command after the imports, which take longer than the commands.
+DRIVER = """
+import json, os, runpy, sys
+import scipy.ndimage, sklearn.datasets, sklearn.model_selection
+import train.evaluation, train.training
+
+for number, (module, *arguments) in enumerate(json.load(sys.stdin)):
+    child = os.fork()
+    if not child:
+        for descriptor, name in ((1, "stdout"), (2, "stderr")):
+            path = os.path.join(sys.argv[1], f"{number}.{name}")
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+        sys.argv = [module, *arguments]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+SMALL_RUN = (
+    "--train_examples=400",
+    "--holdout_examples=100",
+    "--examples_per_bucket=40",
+    "--num_buckets=2",
+    "--epochs=8",
+    "--batch_size=50",
+    "--temperature_scaling",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """What a command left: its status and what it printed."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    def message(self) -> str:
+        """The last line of stderr, which is all that a refused command may say beside usage."""
+        assert self.status == 1, self.stdout + self.stderr
+        assert "Traceback" not in self.stderr, self.stderr
+        return self.stderr.strip().splitlines()[-1]
+
+
+def environment() -> dict[str, str]:
+    """The environment of a command: without the notes that TensorFlow prints at import."""
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run_commands(commands: list[list[str]], folder: Path) -> list[Ended]:
+    """Runs ``[module, *arguments]`` one after the other, each in a process of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", DRIVER, str(folder)],
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=environment(),
+    )
+    assert ran.returncode == 0, ran.stderr
+    return [
+        Ended(
+            int(status),
+            (folder / f"{number}.stdout").read_text("utf-8"),
+            (folder / f"{number}.stderr").read_text("utf-8"),
+        )
+        for number, status in enumerate(ran.stdout.split())
+    ]
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory) -> tuple[Path, Ended]:
+    """The folder of a small run of AugMix + AutoLabel on digits, and what it printed."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    command = ["train.fit", *SMALL_RUN, f"--output_dir={folder}"]
+    (ended,) = run_commands([command], tmp_path_factory.mktemp("printed"))
+    assert ended.status == 0, ended.stderr
+    return folder, ended

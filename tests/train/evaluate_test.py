@@ -1,0 +1,258 @@
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import data
+from keras_autolabel import TemperatureScaling
+from tests.train.conftest import run_commands
+from train.predictor import Predictor
+from train.report import figures_of
+
+CORRUPTED = "--corruptions=brightness,contrast,saturate"
+MISTAKES = {
+    "no model": ([], "Flag --model must have a value other than None."),
+    "missing model": (["--model=/nowhere"], "There is no model at /nowhere."),
+    "severities": (["--model=x", "--severities=1,6"], "must be whole numbers from 1 to 5"),
+    "no epsilon": (["--model=x", "--attack_epsilons=0.1,big"], "must be numbers above 0"),
+    "epsilon of bytes": (["--model=x", "--attack_epsilons=8"], "at most 1"),
+    "loss": (["--model=x", "--attack_loss=l2"], "<crossentropy|margin>"),
+    "positional argument": (["--model=x", "y"], "Unknown arguments: y"),
+    "text file": (["--model={note}"], "is no Keras model that can be loaded"),
+    "folder": (["--model={folder}"], "holds no SavedModel; it holds note.txt"),
+    "corruption": (["--model={run}", "--corrupted_dir={new}", "--corruptions=rain"], "'rain'"),
+    "other set": (["--model={run}", "--corrupted_dir={set}", "--examples=39"], "another request"),
+    "no set": (["--model={run}", "--corrupted_dir={folder}"], "holds no <corruption>.npy"),
+    "unwritable": (["--model={run}", "--output_dir=/dev/null/x"], "/dev/null/x"),
+}
+
+
+@pytest.fixture(scope="module")
+def evaluated(finished_run, tmp_path_factory):
+    """All that evaluation offers on one run; once more on what that made; every mistake."""
+    run, _ = finished_run
+    folder = tmp_path_factory.mktemp("evaluated")
+    note = folder / "notes" / "note.txt"
+    note.parent.mkdir()
+    note.write_text("no model", "utf-8")
+    corrupted = folder / "digits-c"
+    common = [
+        "train.evaluate",
+        f"--model={run}",
+        f"--corrupted_dir={corrupted}",
+        CORRUPTED,
+        "--severities=1,5",
+        "--examples=40",
+        "--processes=1",
+    ]
+    first = [
+        *common,
+        f"--output_dir={folder / 'first'}",
+        "--temperature_scaling",
+        "--attack_epsilons=0.01,0.1",
+        "--attack_steps=3",
+        "--attack_restarts=1",
+    ]
+    ended = {"first": run_commands([first], folder / "printed-1")[0]}
+    ended["written"] = _times(corrupted)
+    second = [*common, f"--model={run / 'model.keras'}", "--batch_size=33", "--num_bins=10"]
+    places = {"run": run, "note": note, "folder": note.parent, "set": corrupted}
+    mistakes = [
+        ["train.evaluate", *(x.format(**places, new=folder / "new") for x in arguments)]
+        for arguments, _ in MISTAKES.values()
+    ]
+    mistakes = [
+        [*command, f"--output_dir={folder / 'refused'}"]
+        if not any(x.startswith("--output_dir") for x in command)
+        else command
+        for command in mistakes
+    ]
+    results = run_commands(
+        [[*second, f"--output_dir={folder / 'second'}"], *mistakes], folder / "printed-2"
+    )
+    ended |= dict(zip(["second", *MISTAKES], results, strict=True))
+    return folder, ended
+
+
+def _times(folder) -> dict[str, int]:
+    """When each array was written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*[!s].npy")}
+
+
+def _read(folder):
+    content = json.loads((folder / "evaluation.json").read_text("utf-8"))
+    with open(folder / "evaluation.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    numbers = [
+        {key: value if key in ("model", "corruption") else float(value) for key, value in x.items()}
+        for x in rows
+    ]
+    return content, numbers
+
+
+@pytest.fixture(scope="module")
+def first(evaluated):
+    folder, ended = evaluated
+    assert ended["first"].status == 0, ended["first"].stderr
+    return _read(folder / "first")
+
+
+@pytest.fixture(scope="module")
+def predictor(finished_run):
+    return Predictor(str(finished_run[0]))
+
+
+def test_table_is_tidy(first, finished_run, predictor):
+    content, rows = first
+    own = predictor.temperature
+    sets = [("none", 0.0), ("brightness", 1.0), ("brightness", 5.0), ("contrast", 1.0)]
+    assert {(row["corruption"], row["severity"]) for row in rows} == {*sets, ("contrast", 5.0)}
+    temperatures = list(dict.fromkeys(row["temperature"] for row in rows))
+    assert temperatures[:2] == [1.0, own] and len(temperatures) in (2, 3)
+    assert len(rows) == 5 * len(temperatures)
+    assert len({(r["corruption"], r["severity"], r["temperature"]) for r in rows}) == len(rows)
+    assert {row["model"] for row in rows} == {str(finished_run[0])}
+    assert list(rows[0]) == [
+        "model",
+        "corruption",
+        "severity",
+        "temperature",
+        "examples",
+        "accuracy",
+        "ece",
+        "nll",
+        "brier",
+    ]
+    assert [
+        {key: float(x) if isinstance(x, int) else x for key, x in row.items()}
+        for row in content["rows"]
+    ] == rows
+
+
+def test_clean_figures_are_those_of_the_run(first, finished_run):
+    metrics = json.loads((finished_run[0] / "metrics.json").read_text("utf-8"))
+    clean = {row["temperature"]: row for row in first[1] if row["corruption"] == "none"}
+    for figures, row in zip(metrics["figures"].values(), clean.values(), strict=False):
+        assert row["examples"] == 300
+        assert {key: row[key] for key in figures} == pytest.approx(figures, abs=1e-4)
+
+
+def test_corrupted_figures_are_those_of_the_arrays(evaluated, first, predictor):
+    corrupted = evaluated[0] / "digits-c"
+    labels = np.load(corrupted / "labels.npy")
+    assert len(labels) == 80 and set(np.unique(labels, return_counts=True)[1]) == {8}
+    for row in first[1]:
+        if row["corruption"] != "none":
+            half = slice(0, 40) if row["severity"] == 1 else slice(40, 80)
+            images = np.load(corrupted / f"{row['corruption']}.npy")[half]
+            logits = predictor.logits(images) / row["temperature"]
+            expected = figures_of(labels[half], logits)
+            assert {key: row[key] for key in expected} == pytest.approx(expected, abs=1e-5)
+
+
+def test_means_are_over_types_and_severities(first, finished_run):
+    content, rows = first
+    for temperature in dict.fromkeys(row["temperature"] for row in rows):
+        mine = [row for row in rows if row["temperature"] == temperature]
+        means = content["means"][f"{finished_run[0]}, T = {temperature:.3f}"]
+        corrupted = [row for row in mine if row["severity"]]
+        assert means["cacc"] == pytest.approx(np.mean([row["accuracy"] for row in corrupted]))
+        assert means["cece"] == pytest.approx(np.mean([row["ece"] for row in corrupted]))
+        assert means["accuracy"] == mine[0]["accuracy"]
+
+
+def test_report_says_what_was_measured(evaluated, first):
+    content, _ = first
+    printed = evaluated[1]["first"].stdout
+    name = "digits + corruptions (generated)"
+    assert content["corrupted"] == f"{name}, 40 images per set"
+    assert content["data"]["test"] == 300 and content["seed"] == 0
+    assert content["versions"]["tensorflow"] == tf.__version__
+    assert "saturate is skipped: grey images have no saturation to change" in printed
+    for means in content["means"].values():
+        line = f"cAcc {100 * means['cacc']:.2f}  cECE {100 * means['cece']:.2f}"
+        assert line in printed and f"{100 * means['accuracy']:.2f}" in printed
+    assert f"{name}, 40 images per set; seed 0; means over types and severities" in printed
+
+
+def test_attack_is_reported_with_its_settings(evaluated, first, finished_run):
+    content, _ = first
+    (robust,) = content["robust_accuracy"].values()
+    assert list(content["robust_accuracy"]) == [str(finished_run[0])]
+    assert list(robust) == ["0.01", "0.1"]
+    assert robust["0.1"] < robust["0.01"] <= 1.0
+    assert all(
+        (40 * accuracy) == pytest.approx(round(40 * accuracy)) for accuracy in robust.values()
+    )
+    assert content["attack"] == {
+        "steps": 3,
+        "restarts": 1,
+        "relative_step_size": 0.25,
+        "loss": "crossentropy",
+        "examples": 40,
+    }
+    line = (
+        f"accuracy {100 * robust['0.1']:.2f} under PGD, ε = 0.1, 3 steps, 1 restarts, "
+        "crossentropy, 40 images, seed 0"
+    )
+    assert line in evaluated[1]["first"].stdout
+
+
+def test_temperature_is_the_best_on_the_holdout(first, predictor):
+    holdout = data.load("digits").holdout
+    logits = predictor.logits(holdout.images)
+    fitted = TemperatureScaling().fit(holdout.labels, logits).temperature
+    temperatures = list(dict.fromkeys(row["temperature"] for row in first[1]))
+    assert temperatures[-1] == pytest.approx(fitted, abs=1e-3)
+
+
+def test_figures_are_drawn(evaluated):
+    drawn = {
+        name: {path.name for path in (evaluated[0] / name / "figures").iterdir()}
+        for name in ("first", "second")
+    }
+    assert drawn == {
+        "first": {"reliability_0.png", "ece_by_severity.png", "accuracy_by_epsilon.png"},
+        "second": {"reliability_0.png", "reliability_1.png", "ece_by_severity.png"},
+    }
+
+
+def test_corrupted_set_is_made_once(evaluated):
+    folder, ended = evaluated
+    assert ended["second"].status == 0, ended["second"].stderr
+    assert set(ended["written"]) == {"brightness.npy", "contrast.npy"}
+    assert _times(folder / "digits-c") == ended["written"]
+
+
+def test_two_forms_of_a_model_and_another_batch_size_agree(evaluated, first, finished_run):
+    content, rows = _read(evaluated[0] / "second")
+    models = (str(finished_run[0]), str(finished_run[0] / "model.keras"))
+    by_model = [[r for r in rows if r["model"] == m and r["temperature"] == 1.0] for m in models]
+    before = [row for row in first[1] if row["temperature"] == 1.0]
+    # The bins are others, so is the ECE.
+    for exported, kept, earlier in zip(*by_model, before, strict=True):
+        for key in ("severity", "examples", "accuracy", "nll", "brier"):
+            assert exported[key] == pytest.approx(kept[key], abs=1e-5)
+            assert exported[key] == pytest.approx(earlier[key], abs=1e-5)
+    assert any(abs(x["ece"] - y["ece"]) > 1e-4 for x, y in zip(by_model[0], before, strict=True))
+    assert content["robust_accuracy"] == {model: {} for model in models}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_one_clear_line(mistake, evaluated):
+    folder, ended = evaluated
+    message = ended[mistake].message()
+    if message.startswith("Pass --help"):
+        message = " ".join(ended[mistake].stderr.strip().splitlines()[:-1])
+    elif mistake != "positional argument":
+        assert message.startswith("train.evaluate: ")
+    assert MISTAKES[mistake][1] in message
+    assert not (folder / "refused" / "evaluation.json").exists()
+    assert not (folder / "new").exists()
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__]))

@@ -1,0 +1,276 @@
+import dataclasses
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from data.corrupted_sets import generate_corrupted
+from keras_autolabel import projected_gradient_descent
+from train.evaluation import (
+    ATTACK_LOSSES,
+    Row,
+    corrupted_rows,
+    mean_over_corruptions,
+    robust_accuracy,
+    scores_of,
+)
+from train.report import figures_of
+
+CLASSES, EXAMPLES = 4, 20
+LABELS = np.arange(EXAMPLES) % CLASSES
+# The class that the network reads out of a pixel gets ln 12: 12 / (12 + 3 * 1) = 0.8.
+SURE = np.log(12.0)
+
+
+@dataclasses.dataclass
+class HandMade:
+    """What evaluation needs of a ``Predictor``, around any function."""
+
+    network: Callable
+    name: str = "hand-made"
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        return self.network(tf.cast(images, tf.float32) / 255.0, training=False).numpy()
+
+
+def _read_class(images, training=False):
+    number = tf.cast(tf.round(images[:, 0, 0, 0] * 255.0 / 20.0), tf.int32)
+    return tf.one_hot(number, CLASSES) * SURE
+
+
+def _images_that_say(classes: np.ndarray, channels: int = 1) -> np.ndarray:
+    """uint8 [M, 8, 8, channels]: the class times 20 in every pixel."""
+    pixels = (np.asarray(classes) * 20).astype(np.uint8)
+    return np.broadcast_to(pixels[:, None, None, None], (len(pixels), 8, 8, channels)).copy()
+
+
+def _wrong(severity: int) -> np.ndarray:
+    """The classes, but 2 more out of 20 say the next class with every severity."""
+    return (LABELS + (np.arange(EXAMPLES) < 2 * severity)) % CLASSES
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A set in the layout of CIFAR-10-C: fog misleads 10% more with each severity."""
+    np.save(tmp_path / "labels.npy", np.tile(LABELS, 5))
+    fog = [_images_that_say(_wrong(severity)) for severity in range(1, 6)]
+    np.save(tmp_path / "fog.npy", np.concatenate(fog))
+    np.save(tmp_path / "brightness.npy", np.tile(_images_that_say(LABELS), (5, 1, 1, 1)))
+    return tmp_path
+
+
+def _rows(network, directory, *, temperatures=(1.0,), batch_size=7, corruptions=None, chosen=None):
+    return corrupted_rows(
+        HandMade(network),
+        str(directory),
+        temperatures,
+        corruptions=corruptions,
+        severities=chosen,
+        batch_size=batch_size,
+        num_bins=15,
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 100])
+def test_published_set_gives_the_figures_of_its_making(published, batch_size):
+    rows = _rows(_read_class, published, batch_size=batch_size)
+    assert [(row.corruption, row.severity) for row in rows] == [
+        (name, severity) for name in ("fog", "brightness") for severity in range(1, 6)
+    ]
+    assert {(row.model, row.temperature) for row in rows} == {("hand-made", 1.0)}
+    # All confidences are 0.8, so that the ECE is the distance of the accuracy from it.
+    for row in rows:
+        accuracy = 1.0 - row.severity / 10 if row.corruption == "fog" else 1.0
+        assert row.figures["examples"] == EXAMPLES
+        assert row.figures["accuracy"] == pytest.approx(accuracy)
+        assert row.figures["ece"] == pytest.approx(abs(accuracy - 0.8), abs=1e-5)
+        nll = -accuracy * np.log(0.8) - (1 - accuracy) * np.log(0.2 / 3)
+        assert row.figures["nll"] == pytest.approx(nll, rel=1e-5)
+    # Fog: mean of 0.9 to 0.5, and of 0.1, 0, 0.1, 0.2, 0.3; brightness: 1, and 0.2.
+    means = mean_over_corruptions(rows)
+    assert means["cacc"] == pytest.approx((0.7 + 1.0) / 2)
+    assert means["cece"] == pytest.approx((0.14 + 0.2) / 2, abs=1e-5)
+
+
+def test_temperature_changes_the_ece_and_nothing_that_is_predicted(published):
+    rows = _rows(_read_class, published, temperatures=(1.0, 2.0))
+    confidence = np.sqrt(12.0) / (np.sqrt(12.0) + 3.0)
+    for plain, scaled in zip(rows[::2], rows[1::2], strict=True):
+        assert (plain.temperature, scaled.temperature) == (1.0, 2.0)
+        assert (plain.corruption, plain.severity) == (scaled.corruption, scaled.severity)
+        assert plain.figures["accuracy"] == scaled.figures["accuracy"]
+        ece = abs(scaled.figures["accuracy"] - confidence)
+        assert scaled.figures["ece"] == pytest.approx(ece, abs=1e-5)
+
+
+def test_perfect_classifier_is_right_and_calibrated_everywhere(published):
+    def perfect(images, training=False):
+        return 100.0 * _read_class(images)
+
+    rows = _rows(perfect, published, corruptions="brightness")
+    assert mean_over_corruptions(rows) == {"cacc": 1.0, "cece": pytest.approx(0.0, abs=1e-6)}
+
+
+def test_classifier_that_does_not_look_is_right_by_chance(published):
+    # Always class 0, with 12 / 15: a quarter is right, 0.8 is what it believes.
+    row = tf.one_hot([0], CLASSES) * SURE
+    rows = _rows(lambda images, training=False: tf.repeat(row, len(images), 0), published)
+    means = mean_over_corruptions(rows)
+    assert means == {"cacc": pytest.approx(0.25), "cece": pytest.approx(0.55, abs=1e-5)}
+
+
+def test_random_classifier_has_the_accuracy_of_chance():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 20_000)
+    logits = rng.normal(size=(20_000, 10))
+    figures = figures_of(labels, logits)
+    # Three standard deviations of a binomial mean.
+    assert abs(figures["accuracy"] - 0.1) < 3 * np.sqrt(0.1 * 0.9 / 20_000)
+    confidence = (np.exp(logits).max(axis=-1) / np.exp(logits).sum(axis=-1)).mean()
+    assert figures["ece"] == pytest.approx(confidence - 0.1, abs=0.01)
+
+
+def test_severities_and_corruptions_that_were_chosen(published):
+    rows = _rows(_read_class, published, corruptions="fog", chosen=[2, 5])
+    found = [(row.corruption, row.severity, row.figures["accuracy"]) for row in rows]
+    assert found == [("fog", 2, pytest.approx(0.8)), ("fog", 5, pytest.approx(0.5))]
+
+
+def test_tree_of_image_files(tmp_path):
+    for severity in range(1, 6):
+        for number, (label, said) in enumerate(zip(LABELS, _wrong(severity), strict=True)):
+            folder = tmp_path / "fog" / str(severity) / f"n0{label}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(_images_that_say([said], 3)[0]).save(folder / f"{number:02}.png")
+    rows = _rows(_read_class, tmp_path, corruptions="fog")
+    accuracies = [row.figures["accuracy"] for row in rows]
+    np.testing.assert_allclose(accuracies, [0.9, 0.8, 0.7, 0.6, 0.5])
+
+
+def test_corruption_that_grey_images_skip_is_left_out(tmp_path):
+    generate_corrupted(
+        _images_that_say(LABELS),
+        LABELS,
+        tmp_path,
+        dataset="grey",
+        severities=[1, 2],
+        corruptions="contrast,saturate",
+    )
+    rows = _rows(_read_class, tmp_path, corruptions="saturate,contrast", chosen=[1, 2])
+    assert [(row.corruption, row.severity) for row in rows] == [("contrast", 1), ("contrast", 2)]
+
+
+def test_scores_take_one_batch_after_the_other():
+    taken = []
+
+    def network(images, training=False):
+        taken.append(len(images))
+        return _read_class(images)
+
+    def batches():
+        for number, severity in enumerate((1, 5)):
+            assert len(taken) == number
+            yield _images_that_say(_wrong(severity)), LABELS
+
+    plain, scaled = scores_of(HandMade(network), batches(), [1.0, 2.0])
+    assert taken == [EXAMPLES, EXAMPLES]
+    assert plain.figures()["accuracy"] == pytest.approx(0.7)
+    assert plain.figures()["ece"] == pytest.approx(0.1, abs=1e-5)
+    assert scaled.figures()["nll"] != plain.figures()["nll"]
+
+
+def test_means_leave_clean_rows_out():
+    rows = [
+        Row("m", "none", 0, 1.0, {"accuracy": 0.0, "ece": 1.0}),
+        Row("m", "fog", 1, 1.0, {"accuracy": 0.5, "ece": 0.25}),
+        Row("m", "snow", 1, 1.0, {"accuracy": 1.0, "ece": 0.0}),
+    ]
+    assert mean_over_corruptions(rows) == {"cacc": 0.75, "cece": 0.125}
+
+
+# --- attacks ----------------------------------------------------------------------------------
+
+
+def _linear_problem():
+    """Two classes and a plane between them; images far from black and white."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=[6, 6, 1]).astype(np.float32)
+    images = rng.integers(100, 156, (60, 6, 6, 1)).astype(np.uint8)
+    scores = (images / 255.0 * weights).sum(axis=(1, 2, 3))
+    offset = -np.median(scores).astype(np.float32)
+    labels = (scores + offset > 0).astype(np.int32)
+    # A tenth is wrong from the start.
+    labels[:6] = 1 - labels[:6]
+
+    def network(images, training=False):
+        score = tf.reduce_sum(images * weights, axis=[1, 2, 3]) + offset
+        return tf.stack([-score, score], axis=-1)
+
+    distance = (scores + offset) * (2 * labels - 1) / np.abs(weights).sum()
+    return network, images, labels, distance
+
+
+@pytest.mark.parametrize("loss", ATTACK_LOSSES)
+@pytest.mark.parametrize("batch_size", [7, 60])
+def test_robust_accuracy_of_a_plane_is_the_share_beyond_epsilon(loss, batch_size):
+    network, images, labels, distance = _linear_problem()
+    epsilons = [float(np.quantile(distance, q)) for q in (0.325, 0.575, 0.825)]
+    robust = robust_accuracy(
+        HandMade(network),
+        images,
+        labels,
+        epsilons=epsilons,
+        num_steps=10,
+        num_restarts=1,
+        loss=loss,
+        seed=0,
+        batch_size=batch_size,
+    )
+    # The best an ℓ∞ attack can do to a plane is to move every pixel by ε along its sign.
+    assert robust == {e: pytest.approx(np.mean(distance > e)) for e in epsilons}
+    assert 0.1 < robust[epsilons[2]] < robust[epsilons[0]] < 0.9
+
+
+def test_robust_accuracy_is_that_of_the_attack_itself(digits):
+    images = digits[0][:30]
+    rng = np.random.default_rng(1)
+    first, second = (rng.normal(size=size).astype(np.float32) for size in ([64, 12], [12, 10]))
+
+    def network(images, training=False):
+        return tf.nn.relu(tf.reshape(images, [-1, 64]) @ first) @ second
+
+    labels = network(images / np.float32(255.0)).numpy().argmax(axis=-1)
+    options = {"num_steps": 3, "num_restarts": 2}
+    robust = robust_accuracy(
+        HandMade(network),
+        images,
+        labels,
+        epsilons=[0.02, 0.1],
+        loss="margin",
+        seed=5,
+        batch_size=20,
+        **options,
+    )
+    for epsilon, accuracy in robust.items():
+        right = 0
+        for rows in (slice(0, 20), slice(20, 30)):
+            moved = projected_gradient_descent(
+                network,
+                images[rows],
+                labels[rows],
+                epsilon=epsilon,
+                step_size=epsilon / 4,
+                seed=[5, rows.start],
+                loss=ATTACK_LOSSES["margin"],
+                **options,
+            )
+            right += np.sum(network(moved).numpy().argmax(axis=-1) == labels[rows])
+        assert accuracy == right / 30
+    assert robust[0.1] < robust[0.02] < 1.0
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__]))

@@ -1,0 +1,185 @@
+import collections
+import dataclasses
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from tensorflow import keras
+
+import data
+from keras_autolabel import AutoLabelModel
+from tests.conftest import Dimming, linear_network
+from train import run_folder, training
+from train.settings import Settings
+
+SETTINGS = Settings(epochs=3, seed=4)
+
+
+def _contents(folder) -> dict[str, str]:
+    return {path.name: path.read_text("utf-8") for path in folder.iterdir()}
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """A run that left a checkpoint, and no figures."""
+    run_folder.open_run(str(tmp_path), SETTINGS, overwrite=False)
+    (tmp_path / "history.csv").write_text("epoch,loss\n0,2.5\n", "utf-8")
+    return tmp_path
+
+
+def test_new_folder_is_made_and_keeps_the_settings(tmp_path):
+    folder = tmp_path / "runs" / "one"
+    run_folder.open_run(str(folder), SETTINGS, overwrite=False)
+    assert json.loads((folder / "settings.json").read_text("utf-8")) == dataclasses.asdict(SETTINGS)
+    assert len(_contents(folder)) == 1
+
+
+def test_empty_folder_is_taken(tmp_path):
+    run_folder.open_run(str(tmp_path), SETTINGS, overwrite=False)
+    assert list(_contents(tmp_path)) == ["settings.json"]
+
+
+def test_killed_run_with_the_same_settings_is_kept(killed):
+    before = _contents(killed)
+    run_folder.open_run(str(killed), SETTINGS, overwrite=False)
+    assert _contents(killed) == before and "history.csv" in before
+
+
+@pytest.mark.parametrize(
+    ("settings", "finished", "what"),
+    [
+        (dataclasses.replace(SETTINGS, epochs=4), False, "a run with other settings"),
+        (SETTINGS, True, "a finished run"),
+        (dataclasses.replace(SETTINGS, epochs=4), True, "a finished run"),
+    ],
+)
+def test_another_run_is_refused_until_overwrite(killed, settings, finished, what):
+    if finished:
+        (killed / "metrics.json").write_text("{}", "utf-8")
+    before = _contents(killed)
+    with pytest.raises(ValueError, match=f"already holds {what}.*--output_dir.*--overwrite"):
+        run_folder.open_run(str(killed), settings, overwrite=False)
+    assert _contents(killed) == before
+    run_folder.open_run(str(killed), settings, overwrite=True)
+    assert list(_contents(killed)) == ["settings.json"]
+    assert json.loads(_contents(killed)["settings.json"])["epochs"] == settings.epochs
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "settings.json"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_run_is_never_deleted(tmp_path, name, overwrite):
+    (tmp_path / name).write_text("mine", "utf-8")
+    with pytest.raises(ValueError, match="holds no run; name another --output_dir"):
+        run_folder.open_run(str(tmp_path), SETTINGS, overwrite=overwrite)
+    assert _contents(tmp_path) == {name: "mine"}
+
+
+def test_folder_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("", "utf-8")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(OSError, match="file"):
+            run_folder.open_run(str(path), SETTINGS, overwrite=False)
+
+
+def test_space_for_eight_copies_of_the_network(tmp_path, monkeypatch):
+    usage = collections.namedtuple("usage", "free")
+    # 32 bytes for each of 2**20 parameters, and 20 MiB beside them.
+    for free, enough in ((52 * 2**20, True), (52 * 2**20 - 1, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage(free))
+        if enough:
+            run_folder.check_space(str(tmp_path), 2**20)
+        else:
+            with pytest.raises(OSError, match="too full: the run needs about 52 MiB, 51 MiB"):
+                run_folder.check_space(str(tmp_path), 2**20)
+
+
+def test_full_disk_is_found_before_training(tmp_path, monkeypatch):
+    usage = collections.namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**20))
+    monkeypatch.setattr(training, "train", lambda *_: pytest.fail("training has begun"))
+    splits = data.load("digits", train_examples=100)
+    settings = Settings(augmentation="none", labels="one_hot", batch_size=50)
+    with pytest.raises(OSError, match="too full"):
+        training.run(settings, splits, str(tmp_path))
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 3])
+def test_history_is_cut_to_the_epochs_of_the_checkpoint(tmp_path, kept):
+    lines = ["epoch,loss,val_loss\n", "0,2.5,NA\n", "1,2.25,NA\n", "2,2.0,NA\n"]
+    path = tmp_path / "history.csv"
+    path.write_text("".join(lines), "utf-8")
+    run_folder.cut_history(str(tmp_path), kept)
+    assert path.read_text("utf-8") == "".join(lines[: kept + 1] if kept else [])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["history.csv"]
+    rows = run_folder.read_history(str(tmp_path))
+    assert rows == [{"epoch": float(e), "loss": 2.5 - e / 4} for e in range(kept)]
+
+
+def test_half_a_line_of_a_killed_run_is_cut(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,loss\n0,2.5\n1,2.", "utf-8")
+    run_folder.cut_history(str(tmp_path), 1)
+    assert path.read_text("utf-8") == "epoch,loss\n0,2.5\n"
+
+
+def test_no_history_is_nothing_to_cut(tmp_path):
+    run_folder.cut_history(str(tmp_path), 3)
+    assert os.listdir(tmp_path) == []
+
+
+def test_table_is_put_together_from_its_columns():
+    table = np.arange(12.0).reshape(2, 3, 2)
+    rows = [
+        {f"label_confidence_{i}_{j}": table[epoch, i, j] for j in range(2) for i in range(3)}
+        | {"loss": 1.0}
+        for epoch in range(2)
+    ]
+    np.testing.assert_array_equal(run_folder.table_in(rows, "label_confidence", (3, 2)), table)
+
+
+def _model() -> AutoLabelModel:
+    model = AutoLabelModel(linear_network((8, 8, 1), 10), Dimming(), num_classes=10)
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9))
+    return model
+
+
+def test_checkpoint_restores_weights_labels_momentum_and_epoch(tmp_path, digits):
+    images, labels = (part[:64] for part in digits)
+    model = _model()
+    assert run_folder.Checkpoints(model, str(tmp_path)).restore() == 0
+    checkpoints = run_folder.Checkpoints(model, str(tmp_path))
+    model.label_policy.confidence.assign([0.25, 0.5, 0.75])
+    options = {"batch_size": 16, "shuffle": False, "verbose": 0}
+    model.fit(images, labels, epochs=2, callbacks=[checkpoints], **options)
+
+    other = _model()
+    assert run_folder.Checkpoints(other, str(tmp_path)).restore() == 2
+    np.testing.assert_array_equal(other.label_policy.confidence, [0.25, 0.5, 0.75])
+    # One more step of each is the same only if momentum and step counter are.
+    for one in (model, other):
+        one.fit(images, labels, epochs=3, initial_epoch=2, **options)
+    assert int(other.optimizer.iterations) == 12
+    for expected, actual in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_one_checkpoint_is_kept_and_none_of_a_loss_that_is_not_finite(tmp_path):
+    model = _model()
+    checkpoints = run_folder.Checkpoints(model, str(tmp_path))
+    checkpoints.on_epoch_end(0, {"loss": 1.0})
+    checkpoints.on_epoch_end(1, {"loss": 0.5})
+    weights = model.get_weights()
+    model.network.set_weights([np.full(w.shape, np.nan) for w in model.network.get_weights()])
+    checkpoints.on_epoch_end(2, {"loss": float("nan")})
+    assert len(list((tmp_path / "checkpoints").glob("*.index"))) == 1
+    restored = _model()
+    assert run_folder.Checkpoints(restored, str(tmp_path)).restore() == 2
+    for expected, actual in zip(weights, restored.get_weights(), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__]))

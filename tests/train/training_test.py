@@ -1,0 +1,272 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow import keras
+
+import data
+from keras_autolabel import AutoLabelModel, LabelTable
+from tests.conftest import linear_network
+from tests.train.conftest import ROOT, SMALL_RUN, environment, run_commands
+from train import builders, run_folder, training
+from train.report import figures_of
+from train.settings import Settings
+from train.training import build, run, train
+
+WHOLE_RUNS = [
+    ("none", "one_hot"),
+    ("augmix", "autolabel"),
+    ("randaugment", "autolabel"),
+    ("mixup", "mixup"),
+    ("mixup", "autolabel"),
+    ("pgd", "ccat"),
+    ("pgd", "autolabel"),
+]
+# Their figures and exports are made by the same lines as those of the runs above.
+TRAINED_ONLY = [
+    ("none", "label_smoothing"),
+    ("augmix", "one_hot"),
+    ("augmix", "label_smoothing"),
+    ("randaugment", "one_hot"),
+    ("randaugment", "label_smoothing"),
+    ("pgd", "one_hot"),
+    ("pgd", "label_smoothing"),
+]
+TABLES = {"augmix": (3, 2), "randaugment": (2,), "mixup": (2,), "pgd": (2,)}
+
+
+def _settings(**options) -> Settings:
+    small = {
+        "epochs": 1,
+        "batch_size": 32,
+        "num_buckets": 2,
+        "examples_per_bucket": 20,
+        "attack_steps": 2,
+        "augmentation": "none",
+        "labels": "one_hot",
+    }
+    return Settings(**{**small, **options})
+
+
+@pytest.fixture(scope="module")
+def splits() -> data.Splits:
+    return data.load("digits", train_examples=100, holdout_examples=50)
+
+
+@pytest.fixture
+def linear(monkeypatch):
+    """A linear network in place of a residual one: what is tested is around it."""
+    monkeypatch.setattr(
+        builders,
+        "build_network",
+        lambda settings, split, classes: linear_network(split.image_shape, classes, scale=0.05),
+    )
+
+
+def _metrics(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text("utf-8"))
+
+
+# --- a killed run -----------------------------------------------------------------------------
+
+
+def _kill_after_second_epoch(folder: Path) -> None:
+    command = [sys.executable, "-m", "train.fit", *SMALL_RUN, f"--output_dir={folder}"]
+    printed = folder.with_suffix(".txt")
+    with open(printed, "w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=environment())
+    history = folder / "history.csv"
+    while not history.exists() or history.read_text("utf-8").count("\n") < 3:
+        assert process.poll() is None, printed.read_text("utf-8")
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def _weights(folder: Path) -> list[np.ndarray]:
+    loaded = tf.saved_model.load(str(folder / "saved_model"))
+    variables = [*loaded.network_variables, loaded.label_table, loaded.temperature]
+    return [variable.numpy() for variable in variables]
+
+
+def test_killed_run_ends_as_if_it_had_not_been_killed(finished_run, tmp_path):
+    whole, _ = finished_run
+    folder = tmp_path / "killed"
+    _kill_after_second_epoch(folder)
+    assert not (folder / "metrics.json").exists()
+    (ended,) = run_commands(
+        [["train.fit", *SMALL_RUN, f"--output_dir={folder}"]], tmp_path / "printed"
+    )
+    assert ended.status == 0, ended.stderr
+    done = next(e for e in range(1, 9) if f"continues after epoch {e} of 8." in ended.stdout)
+    assert done < 8
+    assert f"Epoch {done + 1}/8" in ended.stdout and f"Epoch {done}/8" not in ended.stdout
+    # Every figure of every epoch, each epoch once, to the last digit.
+    assert (folder / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
+    with open(folder / "history.csv", encoding="utf-8", newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == list("01234567")
+    for expected, actual in zip(_weights(whole), _weights(folder), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+    mine, theirs = (_metrics(path) for path in (folder, whole))
+    assert mine["figures"] == theirs["figures"]
+    assert mine["label_table"] == theirs["label_table"]
+    assert np.ptp(np.array([1.0, *np.ravel(mine["label_table"])])) > 0.0
+
+
+# --- one epoch of everything ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("augmentation", "labels"), WHOLE_RUNS)
+def test_each_combination_trains_measures_and_exports(
+    augmentation, labels, splits, linear, tmp_path
+):
+    settings = _settings(augmentation=augmentation, labels=labels)
+    rows = run(settings, splits, str(tmp_path))
+    metrics = _metrics(tmp_path)
+    assert metrics["figures"] == rows
+    table = metrics["label_table"]
+    if labels == "autolabel":
+        # One update of at most step_size, from where each augmentation starts.
+        assert np.shape(table) == TABLES[augmentation]
+        (epoch,) = run_folder.read_history(str(tmp_path))
+        logged = run_folder.table_in([epoch], "label_confidence", np.shape(table))[0]
+        np.testing.assert_allclose(table, logged, rtol=1e-6)
+        start = np.array([0.875, 0.625]) if augmentation == "mixup" else np.ones(np.shape(table))
+        ece = run_folder.table_in([epoch], "holdout_ece", np.shape(table))[0]
+        step = settings.step_size * ece
+        assert np.all(np.abs(table - start) <= step + 1e-6)
+    else:
+        assert table is None
+    drawn = {"reliability.png"}
+    if augmentation != "none":
+        drawn |= {"examples.png", "figure_1.png"}
+    if labels == "autolabel":
+        drawn |= {"label_table.png", "holdout_calibration.png"}
+    assert set(os.listdir(tmp_path / "figures")) == drawn
+    exported = tf.saved_model.load(str(tmp_path / "saved_model"))
+    logits = exported(splits.test.images)["logits"].numpy()
+    assert figures_of(splits.test.labels, logits) == pytest.approx(rows["test"], abs=1e-4)
+
+
+@pytest.mark.parametrize(("augmentation", "labels"), TRAINED_ONLY)
+def test_each_other_combination_trains(augmentation, labels, splits, linear, tmp_path):
+    settings = _settings(augmentation=augmentation, labels=labels)
+    model = build(settings, splits)
+    before = model.network.get_weights()
+    train(model, settings, splits, str(tmp_path))
+    (epoch,) = run_folder.read_history(str(tmp_path))
+    # A network that knows nothing: ln 10, and the L2 penalty that a linear network has not.
+    assert epoch["loss"] == pytest.approx(np.log(10.0), abs=0.2)
+    moved = [np.abs(a - b).max() for a, b in zip(before, model.network.get_weights(), strict=True)]
+    assert min(moved) > 1e-4
+    assert run_folder.Checkpoints(build(settings, splits), str(tmp_path)).restore() == 1
+
+
+def test_temperature_is_fitted_on_the_holdout_and_exported(splits, linear, tmp_path):
+    rows = run(_settings(temperature_scaling=True), splits, str(tmp_path))
+    exported = tf.saved_model.load(str(tmp_path / "saved_model"))
+    temperature = float(exported.temperature)
+    plain, scaled = rows
+    assert (plain, scaled) == ("test", f"test, T = {temperature:.3f}")
+    # The best temperature of the hold-out: the likelihood falls on both sides of it.
+    logits = exported(splits.holdout.images)["logits"].numpy()
+    nll = [
+        figures_of(splits.holdout.labels, logits / (temperature * factor))["nll"]
+        for factor in (0.98, 1.0, 1.02)
+    ]
+    assert nll[1] < min(nll[0], nll[2])
+    logits = exported(splits.test.images)["logits"].numpy() / temperature
+    assert figures_of(splits.test.labels, logits) == pytest.approx(rows[scaled], abs=1e-4)
+    assert abs(temperature - 1.0) > 0.02
+
+
+def test_same_seed_same_run_other_seed_other_run(splits, linear, tmp_path):
+    histories = []
+    for number, seed in enumerate((0, 0, 1)):
+        settings = _settings(augmentation="mixup", labels="autolabel", seed=seed, epochs=2)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        train(build(settings, splits), settings, splits, str(folder))
+        histories.append(run_folder.read_history(str(folder)))
+    assert histories[0] == histories[1] != histories[2]
+
+
+def test_one_step_is_that_of_the_settings(splits, linear, tmp_path):
+    """An epoch of one batch that holds every image: order does not matter, gradient by hand."""
+    settings = _settings(batch_size=100, learning_rate=0.64)
+    model = build(settings, splits)
+    kernel, bias = (w.astype(np.float64) for w in model.network.get_weights())
+    train(model, settings, splits, str(tmp_path))
+    inputs = splits.train.images.reshape(100, -1) / 255.0
+    logits = inputs @ kernel + bias
+    p = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    one_hot = np.arange(10) == splits.train.labels[:, np.newaxis]
+    slope = (p - one_hot) / 100
+    # 0.64 at a batch of 128 is 0.5 at one of 100; Nesterov's first step is 1.9 gradients long.
+    for before, gradient, after in zip(
+        (kernel, bias),
+        (inputs.T @ slope, slope.sum(axis=0)),
+        model.network.get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(after, before - 0.5 * 1.9 * gradient, atol=1e-5)
+    (epoch,) = run_folder.read_history(str(tmp_path))
+    loss = -np.log(p[np.arange(100), splits.train.labels]).mean()
+    assert epoch["loss"] == pytest.approx(loss, rel=1e-5)
+    assert epoch["accuracy"] == pytest.approx((p.argmax(-1) == splits.train.labels).mean())
+
+
+def test_epochs_that_are_done_are_not_trained_again(splits, linear, tmp_path, monkeypatch):
+    settings = _settings(epochs=2)
+    model = build(settings, splits)
+    train(model, settings, splits, str(tmp_path))
+    again = build(settings, splits)
+    monkeypatch.setattr(AutoLabelModel, "fit", lambda *_, **__: pytest.fail("trained again"))
+    train(again, settings, splits, str(tmp_path))
+    for expected, actual in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+# --- what goes wrong --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "labels"), [("none", "one_hot"), ("mixup", "autolabel"), ("pgd", "one_hot")]
+)
+def test_loss_that_is_not_finite_is_one_clear_error_each_time(
+    augmentation, labels, splits, linear, tmp_path, monkeypatch
+):
+    settings = _settings(augmentation=augmentation, labels=labels, learning_rate=1e38, l2=0.0)
+    monkeypatch.setattr(training, "measure", lambda *_: pytest.fail("measured"))
+    # The same command again must not take the broken network for a finished one.
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"no longer finite; lower --learning_rate\.$"):
+            run(settings, splits, str(tmp_path))
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_batch_that_is_larger_than_the_training_set(splits, tmp_path):
+    with pytest.raises(ValueError, match="128.*100 training images"):
+        build(_settings(batch_size=128), splits)
+    assert isinstance(build(_settings(batch_size=100), splits), keras.Model)
+
+
+def test_labels_of_autolabel_are_a_table_of_the_model(splits):
+    model = build(_settings(augmentation="mixup", labels="autolabel"), splits)
+    assert isinstance(model.label_policy, LabelTable)
+    # Ordinary mixup in the middle of each bucket: distance 1/4 and 3/4, share 1 - distance/2.
+    np.testing.assert_allclose(model.label_policy.confidence, [0.875, 0.625])
+    assert any(w is model.label_policy.confidence for w in model.weights)
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__]))
