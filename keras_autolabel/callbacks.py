@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from keras_autolabel.augment.pgd import HalfAdversarial
 from keras_autolabel.batch import check_image_type, check_label_type
 from keras_autolabel.calibration import calibration_of, calibration_sums
 from keras_autolabel.distribution import replica_seed
@@ -85,6 +86,11 @@ class AutoLabel(keras.callbacks.Callback):
             raise ValueError(
                 "AutoLabel needs an AutoLabelModel with an augmentation. "
                 f"Received: {type(model).__name__}"
+            )
+        if isinstance(model.augmentation, HalfAdversarial):
+            raise ValueError(
+                "HalfAdversarial makes the batches of CCAT and has no buckets to learn labels "
+                "for; train with PGD."
             )
         if not isinstance(model.label_policy, LabelTable):
             raise ValueError(

@@ -1,7 +1,7 @@
 """One epoch of AutoLabel on digits gives the same labels whatever the stack.
 
-The numbers were computed with TensorFlow 2.21 and Keras 3.15; each stack has to meet them. What they
-should be, the tests of the parts say: this is about Keras 2, Keras 3 and TensorFlow agreeing.
+The numbers were computed with TensorFlow 2.21 and Keras 3.15; each stack has to meet them. That
+they are right, the tests of the parts say: this is about the stacks agreeing.
 """
 
 import numpy as np
