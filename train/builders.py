@@ -129,9 +129,15 @@ def build_optimizer(settings: Settings, steps_per_epoch: int) -> keras.optimizer
         schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     else:
         published = {"cifar": cifar_schedule, "imagenet": imagenet_schedule}[settings.schedule]
-        schedule = published(
-            batch_size=settings.batch_size,
-            steps_per_epoch=steps_per_epoch,
-            epochs=settings.epochs,
-        )
+        try:
+            schedule = published(
+                batch_size=settings.batch_size,
+                steps_per_epoch=steps_per_epoch,
+                epochs=settings.epochs,
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"--epochs={settings.epochs} is too short for --schedule={settings.schedule}: "
+                f"{error}"
+            ) from error
     return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)

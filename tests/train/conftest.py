@@ -27,7 +27,9 @@ for number, (module, *arguments) in enumerate(json.load(sys.stdin)):
         sys.exit()
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+# With mixup labels can move both ways from where they start.
 SMALL_RUN = (
+    "--augmentation=mixup",
     "--train_examples=400",
     "--holdout_examples=100",
     "--examples_per_bucket=40",
@@ -83,7 +85,7 @@ def run_commands(commands: list[list[str]], folder: Path) -> list[Ended]:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory) -> tuple[Path, Ended]:
-    """The folder of a small run of AugMix + AutoLabel on digits, and what it printed."""
+    """The folder of a small run of mixup + AutoLabel on digits, and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
     command = ["train.fit", *SMALL_RUN, f"--output_dir={folder}"]
     (ended,) = run_commands([command], tmp_path_factory.mktemp("printed"))

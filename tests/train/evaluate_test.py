@@ -79,7 +79,8 @@ def evaluated(finished_run, tmp_path_factory):
 
 def _times(folder) -> dict[str, int]:
     """When each array was written."""
-    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*[!s].npy")}
+    arrays = (path for path in folder.glob("*.npy") if path.name != "labels.npy")
+    return {path.name: path.stat().st_mtime_ns for path in arrays}
 
 
 def _read(folder):

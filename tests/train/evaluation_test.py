@@ -42,9 +42,9 @@ def _read_class(images, training=False):
 
 
 def _images_that_say(classes: np.ndarray, channels: int = 1) -> np.ndarray:
-    """uint8 [M, 8, 8, channels]: the class times 20 in every pixel."""
+    """uint8 [M, 16, 16, channels]: the class times 20 in every pixel."""
     pixels = (np.asarray(classes) * 20).astype(np.uint8)
-    return np.broadcast_to(pixels[:, None, None, None], (len(pixels), 8, 8, channels)).copy()
+    return np.broadcast_to(pixels[:, None, None, None], (len(pixels), 16, 16, channels)).copy()
 
 
 def _wrong(severity: int) -> np.ndarray:
