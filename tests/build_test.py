@@ -113,6 +113,15 @@ def deps_of(module: str) -> set[str]:
     return {label_of(path) for path in needed - {module}} | {f"@pypi//{name}" for name in outside}
 
 
+def is_for_another_environment(tree: ast.Module) -> bool:
+    """Whether none of a file's tests runs with what the lock holds."""
+    lines = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Assign | ast.Expr)]
+    skips = [f"pytest.importorskip('{name}" for name in OPTIONAL]
+    return "pytestmark = pytest.mark.attack" in lines or any(
+        skip in line for skip in skips for line in lines
+    )
+
+
 def expected_target(module: str) -> dict:
     """The rule and the attributes that a module should have in BUILD."""
     tree = tree_of(module)
@@ -122,7 +131,7 @@ def expected_target(module: str) -> dict:
     if module.endswith("_test.py"):
         target |= {"rule": "py_test", "size": "medium", "srcs": {module, PYTEST_MAIN}}
         target |= {"main": PYTEST_MAIN, "args": {module}}
-        if any(ast.unparse(node) == "pytestmark = pytest.mark.attack" for node in tree.body):
+        if is_for_another_environment(tree):
             target["tags"] = {"manual"}
     elif any(ast.unparse(node).startswith("if __name__ ==") for node in tree.body):
         target["rule"] = "py_binary"

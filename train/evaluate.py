@@ -94,11 +94,10 @@ def corrupted_set(splits: data.Splits) -> str | None:
     if corrupted_sets.is_image_tree(folder):
         return f"{os.path.basename(folder.rstrip('/'))} (published tree)"
     if not os.path.isdir(folder) or os.path.exists(os.path.join(folder, "manifest.json")):
-        test = splits.test
-        chosen = corrupted_sets.choose_examples(test.labels, min(FLAGS.examples, len(test)))
+        chosen = examples_of(splits)
         corrupted_sets.generate_corrupted(
-            test.images[chosen],
-            test.labels[chosen],
+            chosen.images,
+            chosen.labels,
             folder,
             dataset=splits.name,
             corruptions=FLAGS.corruptions or "ovadia17",
@@ -111,6 +110,13 @@ def corrupted_set(splits: data.Splits) -> str | None:
     for name, reason in found.skipped.items():
         print(f"{name} is skipped: {reason}")
     return f"{found.name}, {found.examples:,} images per set"
+
+
+def examples_of(splits: data.Splits) -> data.Split:
+    """The test images that are corrupted or attacked."""
+    test = splits.test
+    rows = corrupted_sets.choose_examples(test.labels, min(FLAGS.examples, len(test)))
+    return data.in_memory(test.select(rows))
 
 
 def severities() -> list[int] | None:
@@ -145,12 +151,11 @@ def attack(predictor: Predictor, splits: data.Splits) -> dict[float, float]:
     epsilons = [float(epsilon) for epsilon in FLAGS.attack_epsilons]
     if not epsilons:
         return {}
-    labels = splits.test.labels
-    chosen = corrupted_sets.choose_examples(labels, min(FLAGS.examples, len(labels)))
+    chosen = examples_of(splits)
     return evaluation.robust_accuracy(
         predictor,
-        splits.test.images[chosen],
-        labels[chosen],
+        chosen.images,
+        chosen.labels,
         epsilons=epsilons,
         num_steps=FLAGS.attack_steps,
         num_restarts=FLAGS.attack_restarts,

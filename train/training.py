@@ -54,6 +54,8 @@ def build(settings: Settings, splits: data.Splits) -> kal.AutoLabelModel:
             builders.build_optimizer(settings, steps_per_epoch),
             metrics=["accuracy", kal.ExpectedCalibrationError(settings.num_bins, from_logits=True)],
         )
+        # Keras 2 shows the weights of no model that has not seen its first images.
+        model.build([None, *splits.train.image_shape])
     return model
 
 
@@ -155,7 +157,9 @@ def write_results(
     temperature: float,
     seconds: float,
 ) -> None:
-    """Writes the model, its export and, last, ``metrics.json``: a run that has it is finished.
+    """Writes the model, its export, eight test images to try it on, and, last, ``metrics.json``.
+
+    A run that has ``metrics.json`` is finished.
 
     Args:
         model: The trained model.
@@ -172,6 +176,7 @@ def write_results(
         class_names=splits.class_names,
         temperature=temperature,
     )
+    np.save(os.path.join(folder, "examples.npy"), _first_images(splits.test).images)
     table = getattr(model.label_policy, "confidence", None)
     write_json(
         os.path.join(folder, run_folder.METRICS),
@@ -187,6 +192,10 @@ def write_results(
             "settings": vars(settings),
         },
     )
+
+
+def _first_images(test: data.Split | data.StreamedSplit) -> data.Split:
+    return data.in_memory(test.select(np.arange(min(8, len(test)))))
 
 
 def draw(
@@ -209,7 +218,7 @@ def draw(
         The paths of the pictures.
     """
     test, names = splits.test, splits.class_names
-    first = data.in_memory(test.select(np.arange(min(8, len(test)))))
+    first = _first_images(test)
     probabilities = tf.nn.softmax(logits).numpy()
     figures = {"reliability": plots.plot_reliability(test.labels, probabilities)}
     if model.augmentation is not None:

@@ -143,6 +143,7 @@ def test_table_is_put_together_from_its_columns():
 def _model() -> AutoLabelModel:
     model = AutoLabelModel(linear_network((8, 8, 1), 10), Dimming(), num_classes=10)
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9))
+    model.build([None, 8, 8, 1])
     return model
 
 

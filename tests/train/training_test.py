@@ -92,7 +92,8 @@ def _kill_after_second_epoch(folder: Path) -> None:
 
 
 def _weights(folder: Path) -> list[np.ndarray]:
-    return keras.models.load_model(folder / "model.keras", compile=False).get_weights()
+    model = keras.models.load_model(folder / "model.keras", compile=False)
+    return [*model.network.get_weights(), model.label_policy.confidence.numpy()]
 
 
 def test_killed_run_ends_as_if_it_had_not_been_killed(finished_run, tmp_path):
