@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from data.corruptions import GROUPS
-from data.corruptions.generation import generate_corrupted
+from data.corruptions.generation import choose_examples, generate_corrupted
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -75,17 +75,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imported here, since it is slow and the worker processes, which import this module again,
     # do not need it.
     from data.loaders import load
+    from data.splits import in_memory
 
     try:
         test = load(options.dataset, data_dir=options.data_dir).test
+        chosen = in_memory(test.select(choose_examples(test.labels, options.examples)))
         manifest = generate_corrupted(
-            test.images,
-            test.labels,
+            chosen.images,
+            chosen.labels,
             options.output_dir,
             dataset=options.dataset,
             corruptions=options.corruptions,
             severities=options.severities,
-            examples=options.examples,
             seed=options.seed,
             processes=options.processes,
             progress=True,

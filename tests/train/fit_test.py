@@ -82,6 +82,7 @@ def test_all_results_are_there(finished_run):
     folder, _ = finished_run
     assert {path.name for path in folder.iterdir()} == {
         "checkpoints",
+        "examples.npy",
         "figures",
         "history.csv",
         "metrics.json",
@@ -183,6 +184,12 @@ def test_figures_are_those_of_the_export(finished_run, metrics, splits):
     assert metrics["figures"]["test"]["accuracy"] > 0.8
     np.testing.assert_array_equal(served.label_table, np.float32(metrics["label_table"]))
     assert [name.decode() for name in served.class_names.numpy()] == list(splits.class_names)
+
+
+def test_first_test_images_are_kept_to_try_the_export_on(finished_run, splits):
+    examples = np.load(finished_run[0] / "examples.npy")
+    assert examples.dtype == np.uint8
+    np.testing.assert_array_equal(examples, splits.test.images[:8])
 
 
 def test_keras_file_is_the_same_model(finished_run, metrics, splits):
