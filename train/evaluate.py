@@ -11,6 +11,7 @@ such as ImageNet-C, or a set that data.corrupt made; a folder that is not there 
 
 import csv
 import os
+import pathlib
 import sys
 
 import numpy as np
@@ -78,12 +79,30 @@ def temperatures_of(predictor: Predictor, splits: data.Splits) -> list[float]:
     """1, the model's own temperature, and one fitted on the hold-out if that was asked for."""
     temperatures = [1.0, predictor.temperature]
     if FLAGS.temperature_scaling:
-        batches = list(splits.holdout.batches(FLAGS.batch_size))
+        batches = list(holdout_of(predictor).batches(FLAGS.batch_size))
         logits = np.concatenate([predictor.logits(np.asarray(images)) for images, _ in batches])
         labels = np.concatenate([np.asarray(labels) for _, labels in batches])
         temperatures.append(TemperatureScaling().fit(labels, logits).temperature)
     # The first of those that reports would show as the same number.
     return list({f"{x:.3f}": x for x in reversed(temperatures)}.values())[::-1]
+
+
+def holdout_of(predictor: Predictor) -> data.Split:
+    """The hold-out of the run that the model comes from: no image of it was trained on."""
+    run = predictor.run_settings
+    if run is None or run["dataset"] != FLAGS.dataset:
+        raise ValueError(
+            "--temperature_scaling needs the hold-out that the model was not trained on, which the "
+            f"settings.json of its run tells; {predictor.name} has none for {FLAGS.dataset}."
+        )
+    splits = data.load(
+        FLAGS.dataset,
+        data_dir=FLAGS.data_dir,
+        seed=run["seed"],
+        train_examples=run["train_examples"],
+        holdout_examples=run["holdout_examples"],
+    )
+    return splits.holdout
 
 
 def corrupted_set(splits: data.Splits) -> str | None:
@@ -93,14 +112,15 @@ def corrupted_set(splits: data.Splits) -> str | None:
         return None
     if corrupted_sets.is_image_tree(folder):
         return f"{os.path.basename(folder.rstrip('/'))} (published tree)"
-    if not os.path.isdir(folder) or os.path.exists(os.path.join(folder, "manifest.json")):
+    left = unfinished(folder)
+    if left:
         chosen = examples_of(splits)
         corrupted_sets.generate_corrupted(
             chosen.images,
             chosen.labels,
             folder,
             dataset=splits.name,
-            corruptions=FLAGS.corruptions or "ovadia17",
+            corruptions=left,
             severities=severities() or corrupted_sets.SEVERITIES,
             seed=FLAGS.seed,
             processes=FLAGS.processes,
@@ -110,6 +130,20 @@ def corrupted_set(splits: data.Splits) -> str | None:
     for name, reason in found.skipped.items():
         print(f"{name} is skipped: {reason}")
     return f"{found.name}, {found.examples:,} images per set"
+
+
+def unfinished(folder: str) -> str | list[str] | None:
+    """The corruptions that a folder still has to get; None where all is there."""
+    if not os.path.isdir(folder) or not os.listdir(folder):
+        return FLAGS.corruptions or "ovadia17"
+    manifest = corrupted_sets.read_manifest(pathlib.Path(folder))
+    if manifest is None:
+        return None
+    wanted = manifest["requested"]
+    if FLAGS.corruptions:
+        wanted = [*wanted, *corrupted_sets.corruption_names(FLAGS.corruptions)]
+    done = {*manifest["corruptions"], *manifest["skipped"]}
+    return wanted if set(wanted) - done else None
 
 
 def examples_of(splits: data.Splits) -> data.Split:

@@ -1,5 +1,6 @@
 """A trained classifier, whatever it was saved as."""
 
+import json
 import os
 from collections.abc import Callable
 
@@ -21,6 +22,8 @@ class Predictor:
             run that holds one of them.
 
     Attributes:
+        run_settings: The settings of the run that it comes from, out of its ``settings.json``; None
+            where there is none.
         name: The path, for reports.
         network: ``network(images, training=False)`` -> logits [B, K], for attacks; images float32
             in [0, 1].
@@ -34,6 +37,7 @@ class Predictor:
     def __init__(self, path: str):
         self.name = path.rstrip("/")
         self.temperature = 1.0
+        self.run_settings = _settings_beside(path)
         for inside in ("saved_model", "model.keras"):
             if os.path.isdir(path) and os.path.exists(os.path.join(path, inside)):
                 path = os.path.join(path, inside)
@@ -71,6 +75,16 @@ class Predictor:
             raise ValueError(
                 f"{self.name} does not take images of shape {images.shape[1:]}: {reason}"
             ) from error
+
+
+def _settings_beside(path: str) -> dict | None:
+    """What ``settings.json`` in the folder of the run says: in ``path``, or beside it."""
+    for folder in (path, os.path.dirname(path.rstrip("/"))):
+        settings = os.path.join(folder, "settings.json")
+        if os.path.isfile(settings):
+            with open(settings, encoding="utf-8") as file:
+                return json.load(file)
+    return None
 
 
 def _saved_model(path: str):

@@ -39,6 +39,11 @@ class Scores:
             logits: float [B, K].
         """
         logits = np.asarray(logits, np.float64)
+        if len(labels) and max(labels) >= logits.shape[-1]:
+            raise ValueError(
+                f"There are labels up to {max(labels)}, but the model knows "
+                f"{logits.shape[-1]} classes."
+            )
         shifted = logits - logits.max(axis=-1, keepdims=True)
         log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
         probabilities = np.exp(log_probabilities)

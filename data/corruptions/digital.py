@@ -94,7 +94,7 @@ def pixelate(images: np.ndarray, scale: float) -> np.ndarray:
     Example:
         >>> corner = np.ones((1, 16, 16, 1), np.float32)
         >>> corner[0, 0, 0, 0] = 0
-        >>> float(pixelate(corner, 0.5)[0, 1, 1, 0] * 255)
+        >>> round(float(pixelate(corner, 0.5)[0, 1, 1, 0]) * 255, 3)
         192.0
     """
 
