@@ -48,6 +48,8 @@ def is_readable(kind, writer):
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("kind", ["model.keras", "model.weights.h5", "checkpoint"])
 def test_who_reads_a_file_of_whom(kind, writer):
+    # Or "cannot be read" would be true of a file that is not there.
+    assert list((SAVED / writer).glob(f"{kind}*"))
     if not is_readable(kind, writer):
         with pytest.raises((TypeError, ValueError, AssertionError)):
             read(kind, SAVED / writer)
