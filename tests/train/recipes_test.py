@@ -177,7 +177,7 @@ FULL = ("cifar10_augmix_autolabel", "imagenet_augmix_autolabel")
 NARROW = ("--depth=10", "--width=1")
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "imagenet_augmix_one_hot"])
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_one_step(name, tfds_folder):
     few = {"cifar10": 20, "cifar100": 100, "imagenet2012": 1000}[RECIPES[name]["dataset"]]
     arguments = ["--batch_size=2", f"--holdout_examples={few}", f"--data_dir={tfds_folder}"]
