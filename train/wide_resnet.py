@@ -118,9 +118,8 @@ def wide_resnet(
 
     Example:
 
-        >>> network = wide_resnet((32, 32, 3), 10, depth=10, width=1)
-        >>> network(np.zeros((2, 32, 32, 3), "uint8")).shape.as_list()
-        [2, 10]
+        >>> wide_resnet((32, 32, 3), 10, depth=10, width=1).count_params()
+        78330
     """
     if depth < 10 or (depth - 4) % 6 != 0:
         raise ValueError(f"`depth` must be 6n + 4: 10, 16, 22, 28, ... Received: depth={depth}")
