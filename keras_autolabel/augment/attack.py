@@ -61,8 +61,9 @@ def projected_gradient_descent(
 
     Each restart begins at a random point of the ball. An image whose prediction is wrong is done
     with, at the first step where that is so, and leaves the batch: what remains to be attacked
-    gets smaller. Where no restart succeeds, the image with the highest loss is returned. The
-    network runs in inference mode; neither its weights nor its statistics change.
+    gets smaller. One that is wrong without an attack comes back as it is. Where no restart
+    succeeds, the image with the highest loss of all that were seen is returned. The network runs
+    in inference mode; neither its weights nor its statistics change.
 
     Args:
         network: ``network(images, training=False)`` -> logits [B, K].
@@ -98,13 +99,14 @@ def projected_gradient_descent(
     for name, value in (("num_steps", num_steps), ("num_restarts", num_restarts)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1. Received: {name}={value}")
-    if not (tf.is_tensor(step_size) or np.all(np.asarray(step_size) >= 0.0)):
+    if (known := _known(step_size)) is not None and not np.all(known >= 0.0):
         raise ValueError(f"step_size must not be negative. Received: step_size={step_size}")
     images, labels = check_batch(images, labels)
     clean = to_float(images)
     size = tf.shape(labels)[0]
     ball = [tf.broadcast_to(tf.cast(x, tf.float32), [size]) for x in (epsilon, step_size)]
-    with tf.control_dependencies([_assert_logits(network(clean, training=False))]):
+    logits = network(clean, training=False)
+    with tf.control_dependencies([assert_logits(logits)]):
         clean = tf.identity(clean)
 
     def restart(number, found, found_loss, broken):
@@ -117,7 +119,7 @@ def projected_gradient_descent(
             loss=loss,
         )
         # A wrong prediction beats every loss.
-        better = attacked_broken | (attacked_loss > tf.gather(found_loss, rows))
+        better = attacked_broken | (attacked_loss >= tf.gather(found_loss, rows))
         rows, at = tf.boolean_mask(rows, better)[:, tf.newaxis], tf.where(better)[:, 0]
         return (
             number + 1,
@@ -126,8 +128,7 @@ def projected_gradient_descent(
             tf.tensor_scatter_nd_update(broken, rows, tf.gather(attacked_broken, at)),
         )
 
-    nothing = tf.fill([size], -float("inf"))
-    start = (0, clean, nothing, tf.zeros([size], tf.bool))
+    start = (0, clean, loss(labels, logits), tf.argmax(logits, -1, tf.int32) != labels)
     left = tf.while_loop(
         lambda number, _, __, broken: (number < num_restarts) & ~tf.reduce_all(broken),
         restart,
@@ -137,30 +138,31 @@ def projected_gradient_descent(
 
 
 def _attack_once(network, clean, labels, epsilon, step_size, *, num_steps, seed, loss):
-    """One restart: the images at the end, their losses, and which predictions are wrong.
+    """One restart: the images of highest loss, their losses, and which predictions are wrong.
 
     An image whose prediction is wrong is written down and leaves the arrays that are attacked.
     """
     start = random_start(clean, tf.reshape(epsilon, [-1, 1, 1, 1]), seed)
     size = tf.shape(labels)[0]
-    state = (start, tf.zeros([size]), tf.zeros([size], tf.bool))
+    state = (start, tf.fill([size], -float("inf")), tf.zeros([size], tf.bool))
 
-    def step(index, rows, adversarial, ended, ended_loss, broken):
+    def step(index, rows, adversarial, best, best_loss, broken):
         ball = (tf.reshape(tf.gather(x, rows), [-1, 1, 1, 1]) for x in (epsilon, step_size))
         truth = tf.gather(labels, rows)
         moved, losses, logits = gradient_step(
             network, adversarial, tf.gather(clean, rows), truth, *ball, loss=loss
         )
         wrong = tf.argmax(logits, axis=-1, output_type=tf.int32) != truth
-        at = rows[:, tf.newaxis]
+        better = wrong | (losses >= tf.gather(best_loss, rows))
+        at = tf.boolean_mask(rows, better)[:, tf.newaxis]
         stay = ~wrong
         return (
             index + 1,
             tf.boolean_mask(rows, stay),
             tf.boolean_mask(moved, stay),
-            tf.tensor_scatter_nd_update(ended, at, adversarial),
-            tf.tensor_scatter_nd_update(ended_loss, at, losses),
-            tf.tensor_scatter_nd_update(broken, at, wrong),
+            tf.tensor_scatter_nd_update(best, at, tf.boolean_mask(adversarial, better)),
+            tf.tensor_scatter_nd_update(best_loss, at, tf.boolean_mask(losses, better)),
+            tf.tensor_scatter_nd_update(broken, rows[:, tf.newaxis], wrong),
         )
 
     # The step after the last one only looks at where that has led.
@@ -204,11 +206,14 @@ def gradient_step(
     # The weights are not watched: no gradient can reach them from here.
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(adversarial)
-        logits = network(adversarial, training=False)
+        outputs = network(adversarial, training=False)
+    logits = tf.cast(outputs, tf.float32)
+    with tf.GradientTape(watch_accessed_variables=False) as tape_of_loss:
+        tape_of_loss.watch(logits)
         losses = loss(labels, logits)
-        # Summed, the gradient of an image does not depend on how many are beside it.
-        total = tf.reduce_sum(losses)
-    gradient = tape.gradient(total, adversarial)
+    # Of the sum: the gradient of an image does not depend on how many are beside it.
+    ascent = _near_one(tape_of_loss.gradient(losses, logits))
+    gradient = tape.gradient(outputs, adversarial, output_gradients=tf.cast(ascent, outputs.dtype))
     with tf.control_dependencies([_assert_finite(gradient, network)]):
         moved = adversarial + step_size * tf.sign(gradient)
     return into_ball(moved, clean, epsilon), losses, logits
@@ -240,15 +245,16 @@ def check_epsilon(epsilon: float | tf.Tensor, *, smallest: float | None = None) 
     """Refuses an ε that cannot be meant on the scale of [0, 1].
 
     Args:
-        epsilon: The ε, a number or an array; tensors are not looked at.
+        epsilon: The ε, a number, an array or a tensor; one whose value is only known when the
+            graph runs is not looked at.
         smallest: Smallest value allowed; None: above 0.
 
     Raises:
         ValueError: If it is out of range.
     """
-    if tf.is_tensor(epsilon):
+    values = _known(epsilon)
+    if values is None:
         return
-    values = np.asarray(epsilon)
     low = values > 0.0 if smallest is None else values >= smallest
     if not np.all(low & (values <= 1.0)):
         raise ValueError(
@@ -257,9 +263,29 @@ def check_epsilon(epsilon: float | tf.Tensor, *, smallest: float | None = None) 
         )
 
 
-def _assert_logits(outputs: tf.Tensor) -> tf.Operation:
+def _known(value: float | np.ndarray | tf.Tensor) -> np.ndarray | None:
+    """A number or tensor as an array; None where only a running graph knows it."""
+    return tf.get_static_value(value) if tf.is_tensor(value) else np.asarray(value)
+
+
+def _near_one(gradient: tf.Tensor) -> tf.Tensor:
+    """Rows scaled so that the largest element is in [1, 2): only the sign counts in the end.
+
+    The gradient of a network that is sure of itself, 1e-8, say, would be 0 in float16. By a power
+    of two, the exponent bits of the largest element, since that leaves float32 exact.
+    """
+    largest = tf.reduce_max(tf.abs(gradient), axis=-1, keepdims=True)
+    power = tf.bitcast(
+        tf.bitwise.bitwise_and(tf.bitcast(largest, tf.int32), 0x7F800000), tf.float32
+    )
+    return gradient / tf.maximum(power, np.finfo(np.float32).tiny)
+
+
+def assert_logits(outputs: tf.Tensor) -> tf.Operation:
+    """Asserts in the graph that outputs, float [B, K], are no probabilities."""
+    tolerance = {tf.bfloat16: 2e-2, tf.float16: 5e-3}.get(outputs.dtype, 1e-3)
     outputs = tf.cast(outputs, tf.float32)
-    sums_to_one = tf.reduce_all(tf.abs(tf.reduce_sum(outputs, axis=-1) - 1.0) < 1e-3)
+    sums_to_one = tf.reduce_all(tf.abs(tf.reduce_sum(outputs, axis=-1) - 1.0) < tolerance)
     probabilities = tf.reduce_all(outputs >= 0.0) & sums_to_one & (tf.size(outputs) > 0)
     message = "The network returns probabilities; attack its logits: leave out the softmax."
     return tf.debugging.Assert(~probabilities, [message])
@@ -274,7 +300,8 @@ def _assert_finite(gradient: tf.Tensor, network: Callable) -> tf.Operation:
         bad = [~tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(w))) for w in weights]
         names = tf.constant([getattr(w, "path", w.name) for w in weights], tf.string)
         chosen = tf.boolean_mask(names, tf.stack(bad)) if weights else names
-        return tf.strings.reduce_join(chosen, separator=", ")
+        joined = tf.strings.reduce_join(chosen, separator=", ")
+        return tf.where(joined == "", "none", joined)
 
     names = tf.cond(finite, lambda: tf.constant(""), names_of_bad_weights)
     message = "The gradient at the images is not finite; weights that are not finite either:"

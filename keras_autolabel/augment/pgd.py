@@ -6,7 +6,12 @@ from typing import NamedTuple
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel.augment.attack import check_epsilon, gradient_step, random_start
+from keras_autolabel.augment.attack import (
+    assert_logits,
+    check_epsilon,
+    gradient_step,
+    random_start,
+)
 from keras_autolabel.batch import AugmentedBatch, check_batch, to_float, without_partner
 from keras_autolabel.buckets import bucket_of, uniform_in_bucket
 
@@ -68,9 +73,9 @@ class PGD:
         for name, value in (("num_buckets", num_buckets), ("num_steps", num_steps)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {name}={value}")
-        if not relative_step_size > 0.0:
+        if not 0.0 < relative_step_size < float("inf"):
             raise ValueError(
-                "relative_step_size must be above 0. "
+                "relative_step_size must be a number above 0. "
                 f"Received: relative_step_size={relative_step_size}"
             )
         self.epsilon = epsilon
@@ -108,7 +113,8 @@ class PGD:
 
         Raises:
             ValueError: If there is no network, or images or labels are of the wrong type or rank.
-            tf.errors.InvalidArgumentError: If a gradient is not finite.
+            tf.errors.InvalidArgumentError: If the network returns probabilities, or a gradient is
+                not finite (the message names weights that are not finite either).
         """
         images, labels = check_batch(images, labels)
         return self.apply(images, labels, self.draw(labels, seed, bucket), network)
@@ -141,10 +147,11 @@ class PGD:
         start = random_start(clean, epsilon, drawn.seed) if self.random_start else clean
 
         def step(index, adversarial):
-            moved, _, _ = gradient_step(
+            moved, _, logits = gradient_step(
                 network, adversarial, clean, labels, epsilon, self.relative_step_size * epsilon
             )
-            return index + 1, moved
+            with tf.control_dependencies([assert_logits(logits)]):
+                return index + 1, tf.identity(moved)
 
         _, adversarial = tf.while_loop(lambda index, _: index < self.num_steps, step, (0, start))
         return without_partner(
@@ -186,7 +193,9 @@ class HalfAdversarial:
     """The batches of CCAT (Stutz et al., 2020): one half clean, one half attacked at ε_max.
 
     The distance is the size of the perturbation really made, ‖δ‖∞ / ε_max, which
-    ``ConfidenceCalibrated`` turns into labels.
+    ``ConfidenceCalibrated`` turns into labels. The attack is that of ``PGD``; the authors' own
+    maximises the confidence in any other class, with momentum and backtracking, from a start of
+    random size. Signed steps end at ε_max almost always, where the label is uniform whatever ρ.
 
     Args:
         attack: The ``PGD`` that attacks the second half of a batch.
@@ -241,6 +250,14 @@ class HalfAdversarial:
             distance=distance,
             bucket=bucket_of(distance, self.attack.num_buckets),
         )
+
+    def dataset_transform(self, *, seed: int) -> Callable:
+        """Always refused, as by ``PGD``.
+
+        Raises:
+            ValueError: Always.
+        """
+        return self.attack.dataset_transform(seed=seed)
 
     def get_config(self) -> dict:
         """The constructor's arguments."""

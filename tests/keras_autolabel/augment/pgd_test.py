@@ -99,11 +99,11 @@ def test_random_start_is_cut_to_the_range_of_pixels():
 
 
 def test_the_augmentation_begins_at_a_random_start():
-    images = tf.fill([1000, *SHAPE], 0.5)
+    images = tf.fill([1000, *SHAPE], 0.4)
     attack = PGD(epsilon=0.1, num_steps=1, relative_step_size=1e-7)
     drawn = PGDDraw(tf.fill([1000], 0.1), SEED, tf.zeros([1000], tf.int32))
     batch = attack.apply(images, tf.zeros([1000], tf.int32), drawn, _two_class_network())
-    position = (batch.images.numpy().astype(np.float64) - 0.5) / 0.1
+    position = (batch.images.numpy().astype(np.float64) - 0.4) / 0.1
     _assert_uniform(np.clip(10 * (position + 1.0), 0, 19).astype(int), 20)
     still = PGD(epsilon=0.1, num_steps=1, relative_step_size=1e-7, random_start=False)
     batch = still.apply(images, tf.zeros([1000], tf.int32), drawn, _two_class_network())
