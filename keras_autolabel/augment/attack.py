@@ -99,7 +99,8 @@ def projected_gradient_descent(
     for name, value in (("num_steps", num_steps), ("num_restarts", num_restarts)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1. Received: {name}={value}")
-    if (known := _known(step_size)) is not None and not np.all(known >= 0.0):
+    known = _known(step_size)
+    if known is not None and not np.all(known >= 0.0):
         raise ValueError(f"step_size must not be negative. Received: step_size={step_size}")
     images, labels = check_batch(images, labels)
     clean = to_float(images)
