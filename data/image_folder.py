@@ -3,6 +3,8 @@
 import concurrent.futures
 import dataclasses
 import pathlib
+import re
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +15,11 @@ from data.splits import TEST_SEED, split_off, stratified_rows
 from data.streams import StreamedSplit
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".gif": "GIF", ".bmp": "BMP"}
+# Of these, by Pillow's modes, TensorFlow reads nothing, or the numbers of the colours.
+BAD_BMPS = {"1": "a BMP of 1 bit", "P": "a BMP with a palette"}
+START_OF_SCAN, END_OF_PICTURE = b"\xff\xda", b"\xff\xd9"
+# A marker of a JPEG, but for those that may stand within a scan.
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 # What file managers leave behind.
 NO_IMAGES = ("thumbs.db", "desktop.ini")
 TEST_FOLDERS = ("test", "validation", "val")
@@ -79,7 +86,7 @@ def load_image_folder(options: Options) -> Parts:
     Every image becomes a square of RGB: the middle square of it, or, in training with
     ``crop_and_flip``, a random window. Where there are no folders ``train`` and ``test`` (or
     ``validation``, or ``val``), a sixth of each class is the test part, at most 10,000 images in
-    all. Files are listed and looked at now, and decoded when their turn comes.
+    all. Links are followed. Files are listed and checked now, and decoded when their turn comes.
 
     Args:
         options: ``data_dir`` is needed.
@@ -137,9 +144,14 @@ def load_image_folder(options: Options) -> Parts:
 
 
 def _folders(folder: pathlib.Path) -> list[str]:
-    return sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."
-    )
+    entries = [entry for entry in folder.iterdir() if entry.name[0] != "."]
+    broken = sorted(entry.name for entry in entries if not entry.exists())
+    if broken:
+        raise ValueError(
+            f"{folder} has links that lead nowhere; mend or remove them. Received: "
+            f"{', '.join(broken[:5])}"
+        )
+    return sorted(entry.name for entry in entries if entry.is_dir())
 
 
 def _class_names(folder: pathlib.Path) -> tuple[str, ...]:
@@ -164,9 +176,10 @@ def _readable_files(
     """The images below a folder, and how many files are none."""
     files, labels = [], []
     for label, name in enumerate(class_names):
-        entries = sorted(path for path in (folder / name).rglob("*") if path.is_file())
         entries = [
-            path for path in entries if path.name[0] != "." and path.name.lower() not in NO_IMAGES
+            path
+            for path in sorted(_files_below(folder / name))
+            if path.name[0] != "." and path.name.lower() not in NO_IMAGES
         ]
         files += entries
         labels += [label] * len(entries)
@@ -189,8 +202,23 @@ def _readable_files(
     return ImageFiles(np.array([str(file) for file in files])[good], labels), len(bad)
 
 
+def _files_below(folder: pathlib.Path, *above: pathlib.Path) -> Iterator[pathlib.Path]:
+    """All files below a folder, links followed, and the links that lead in a circle."""
+    above = (*above, folder.resolve())
+    for entry in folder.iterdir():
+        if not entry.is_dir():
+            yield entry
+        elif any(known.is_relative_to(entry.resolve()) for known in above):
+            yield entry
+        else:
+            yield from _files_below(entry, *above)
+
+
 def problem_of(file: pathlib.Path) -> str | None:
-    """Why a file cannot be trained on, without decoding it; None where all is well.
+    """Why a file cannot be trained on; None where all is well.
+
+    JPEGs of a single scan, which are most, are looked through for their end, since their decoder
+    passes over damage within it; all other files are decoded.
 
     Args:
         file: Path of a file.
@@ -204,22 +232,35 @@ def problem_of(file: pathlib.Path) -> str | None:
     """
     from PIL import Image
 
+    if file.is_dir():
+        return "a link to a folder that it is in"
     if file.suffix.lower() not in FORMATS:
         return f"no {', '.join(FORMATS)}"
+    if not file.is_file():
+        return "a broken link"
     try:
         with Image.open(file, formats=sorted(set(FORMATS.values()))) as image:
-            is_jpeg = image.format == "JPEG"
+            kind, mode = image.format, image.mode
             image.verify()
-        # Pillow verifies the sums of a PNG; what a JPEG may lack is its end.
-        if is_jpeg and not _has_an_end(file):
-            with Image.open(file) as image:
-                image.load()
+        if kind == "BMP" and mode in BAD_BMPS:
+            return f"{BAD_BMPS[mode]}, whose colours would be lost; save it as a PNG"
+        encoded = file.read_bytes()
+        # A JPEG of several pictures, such as phones make, is an MPO to Pillow.
+        if kind in ("JPEG", "MPO") and _is_one_scan(encoded):
+            tf.image.extract_jpeg_shape(encoded)
+        else:
+            tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    except tf.errors.OpError as error:
+        return error.message.rpartition("}} ")[2].partition(" [Op:")[0]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return "empty" if not file.stat().st_size else str(error).removesuffix(f" {str(file)!r}")
     return None
 
 
-def _has_an_end(jpeg: pathlib.Path) -> bool:
-    with open(jpeg, "rb") as file:
-        file.seek(-min(jpeg.stat().st_size, 1024), 2)
-        return b"\xff\xd9" in file.read()
+def _is_one_scan(jpeg: bytes) -> bool:
+    """Whether nothing but the end of the picture follows its first scan."""
+    start = 2
+    while start < len(jpeg) and jpeg[start : start + 2] != START_OF_SCAN:
+        start += 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big")
+    marker = MARKER.search(jpeg, start + 2)
+    return marker is not None and marker[0] == END_OF_PICTURE

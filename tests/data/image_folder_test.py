@@ -1,5 +1,8 @@
 import dataclasses
+import io
+import struct
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -174,6 +177,135 @@ def test_unreadable_files_are_named_and_counted(folder, skip):
         _load(folder)
     for name in ("ant/0000.png (empty)", "bee/0001.png", "cat/0003.jpg", "cat/notes.txt (no .jpg"):
         assert name in str(error.value)
+
+
+def _encoded(kind, mode="RGB", **options) -> bytes:
+    """Noise of 48 by 64 pixels, rather red."""
+    noise = np.random.default_rng(0).integers(0, [256, 150, 50], (48, 64, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).convert(mode).save(file, kind, **options)
+    return file.getvalue()
+
+
+def _mpo() -> bytes:
+    """A JPEG of two pictures, as phones write it."""
+    return _encoded("MPO", save_all=True, append_images=[Image.new("RGB", (64, 48))])
+
+
+def _short_png() -> bytes:
+    """A PNG whose sums are right, but whose pixels are too few."""
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 9, 9, 8, 2, 0, 0, 0)}
+    chunks |= {b"IDAT": zlib.compress(bytes(40)), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(text)) + kind + text + struct.pack(">I", zlib.crc32(kind + text))
+        for kind, text in chunks.items()
+    )
+
+
+def _damaged(jpeg, at, with_what) -> bytes:
+    return jpeg[:at] + with_what + jpeg[at + len(with_what) :]
+
+
+def _bad_scan() -> bytes:
+    """A JPEG of several scans, with a damaged table between two of them."""
+    jpeg = _encoded("JPEG", progressive=True)
+    return _damaged(jpeg, jpeg.rindex(b"\xff\xc4") + 5, b"\xff" * 16)
+
+
+def _bad_header() -> bytes:
+    jpeg = _encoded("JPEG")
+    return _damaged(jpeg, jpeg.index(b"\xff\xc4") + 5, b"\xff" * 16)
+
+
+def _stray_marker() -> bytes:
+    """A JPEG in the middle of which a second one seems to begin."""
+    jpeg = _encoded("JPEG")
+    return _damaged(jpeg, len(jpeg) // 2, b"\xff\xd8\xff\xd8")
+
+
+def _without_its_end(encoded) -> bytes:
+    return encoded[: len(encoded) // 2]
+
+
+BAD_FILES = {
+    "truncated.bmp": (lambda: _without_its_end(_encoded("BMP")), "Input size should match"),
+    "bit.bmp": (lambda: _encoded("BMP", "1"), "a BMP of 1 bit, .* save it as a PNG"),
+    "palette.bmp": (lambda: _encoded("BMP", "P"), "a BMP with a palette, .* save it as a PNG"),
+    "truncated.gif": (lambda: _without_its_end(_encoded("GIF")), "Invalid GIF"),
+    "truncated_mpo.jpg": (lambda: _mpo()[:2000], "Invalid JPEG"),
+    "bad_scan.jpg": (_bad_scan, "Invalid JPEG"),
+    "bad_header.jpg": (_bad_header, "Invalid JPEG"),
+    "stray_marker.jpg": (_stray_marker, "Invalid JPEG"),
+    "short.png": (_short_png, "Invalid PNG"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_what_tensorflow_cannot_decode_is_named(folder, name):
+    make, message = BAD_FILES[name]
+    file = folder / "ant" / name
+    file.write_bytes(make())
+    with pytest.raises(ValueError, match=f"1 of 61 files .*ant/{name} .*{message}") as error:
+        _load(folder)
+    assert "\n" not in str(error.value)
+    assert _load(folder, holdout_examples=9, skip_unreadable=True).counts()["train"] == 41
+
+
+GOOD_FILES = {
+    "mpo.jpg": _mpo,
+    "progressive.jpg": lambda: _encoded("JPEG", progressive=True),
+    "cmyk.jpg": lambda: _encoded("JPEG", "CMYK"),
+    # What is damaged within a scan is decoded all the same, and what follows the end is no matter.
+    "noisy.jpg": lambda: _damaged(_encoded("JPEG"), 2000, bytes(100)) + b"\xff\xd8",
+    "grey.bmp": lambda: _encoded("BMP", "L"),
+    "palette.png": lambda: _encoded("PNG", "P"),
+    "bit.png": lambda: _encoded("PNG", "1"),
+    "palette.gif": lambda: _encoded("GIF"),
+}
+
+
+@pytest.mark.parametrize("name", GOOD_FILES)
+def test_what_tensorflow_can_decode_is_read(tmp_path, name):
+    _fill(tmp_path / "train", 4)
+    _fill(tmp_path / "test", 4)
+    (tmp_path / "test" / "cat" / name).write_bytes(GOOD_FILES[name]())
+    test = data.in_memory(_load(tmp_path, holdout_examples=3).test)
+    expected = np.asarray(Image.open(io.BytesIO(GOOD_FILES[name]())).convert("RGB"))[:, 8:56]
+    assert len(test) == 13
+    np.testing.assert_allclose(test.images[-1].mean((0, 1)), expected.mean((0, 1)), atol=3)
+
+
+def test_links_are_followed(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    _picture(elsewhere / "deep" / "0.png", 255)
+    for number in range(6):
+        _picture(elsewhere / "dogs" / f"{number}.png", number)
+    (folder / "bee" / "more").symlink_to(elsewhere / "deep")
+    (folder / "bee" / "one.png").symlink_to(elsewhere / "deep" / "0.png")
+    (folder / "dog").symlink_to(elsewhere / "dogs")
+    splits = _load(folder, holdout_examples=10)
+    assert splits.class_names == (*CLASSES, "dog")
+    assert sum(splits.counts().values()) == 68
+
+
+def test_broken_links_and_circles_are_named(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (folder / "ant" / "gone.png").symlink_to(folder / "nowhere.png")
+    (folder / "ant" / "gone").symlink_to(folder / "nowhere")
+    (folder / "bee" / "self").symlink_to(folder / "bee")
+    (folder / "bee" / "up").symlink_to(folder)
+    (folder / "cat" / "away").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder / "cat")
+    with pytest.raises(ValueError, match="5 of 65 files") as error:
+        _load(folder)
+    message = str(error.value)
+    assert "ant/gone (no .jpg" in message and "ant/gone.png (a broken link)" in message
+    for name in ("bee/self", "bee/up", "cat/away/back"):
+        assert f"{name} (a link to a folder that it is in)" in message
+    assert _load(folder, holdout_examples=9, skip_unreadable=True).counts()["train"] == 41
+    (folder / "dog").symlink_to(folder / "nowhere")
+    with pytest.raises(ValueError, match="links that lead nowhere; .* Received: dog"):
+        _load(folder, skip_unreadable=True)
 
 
 def test_a_jpeg_with_something_behind_its_end_is_read(folder):
