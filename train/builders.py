@@ -75,7 +75,12 @@ def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def build_augmentation(settings: Settings) -> Callable | None:
     """The augmentation of a run; None where images stay as they are."""
     buckets = settings.num_buckets
-    attack = {"epsilon": settings.epsilon, "num_steps": settings.attack_steps}
+    attack = {
+        "epsilon": settings.epsilon,
+        "num_steps": settings.attack_steps,
+        "relative_step_size": settings.relative_step_size,
+        "random_start": settings.random_start,
+    }
     if settings.augmentation == "augmix":
         return kal.AugMix(
             num_buckets=buckets, max_depth=settings.max_depth, severity=settings.severity
@@ -106,6 +111,33 @@ def build_label_policy(settings: Settings, num_classes: int) -> Callable | None:
     if settings.labels == "ccat":
         return kal.ConfidenceCalibrated(num_classes=num_classes, rho=settings.rho)
     return None
+
+
+def build_callbacks(settings: Settings, holdout: data.Split) -> list[keras.callbacks.Callback]:
+    """What learns the labels of a run: ``AutoLabel``, or nothing.
+
+    Args:
+        settings: The settings of the run.
+        holdout: The clean images that guide the labels.
+
+    Returns:
+        Keras callbacks, one or none.
+
+    Example:
+        >>> build_callbacks(Settings(labels="one_hot"), holdout=None)
+        []
+    """
+    if settings.labels != "autolabel":
+        return []
+    return [
+        kal.AutoLabel(
+            (holdout.images, holdout.labels),
+            step_size=settings.step_size,
+            num_bins=settings.num_bins,
+            examples_per_bucket=settings.examples_per_bucket,
+            start_epoch=settings.start_epoch,
+        )
+    ]
 
 
 def build_optimizer(settings: Settings, steps_per_epoch: int) -> keras.optimizers.Optimizer:

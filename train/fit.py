@@ -17,11 +17,12 @@ import dataclasses
 import os
 import sys
 
+import tensorflow as tf
 from absl import app, flags, logging
 
 import data
 from train import training
-from train.report import table_of
+from train.report import reason_of, table_of
 from train.settings import (
     AUGMENTATIONS,
     LABELS,
@@ -89,11 +90,20 @@ flags.DEFINE_integer(
 flags.DEFINE_float(
     "max_magnitude", DEFAULT.max_magnitude, "RandAugment: largest magnitude, of 10.", 0.0, 10.0
 )
-flags.DEFINE_float("beta", DEFAULT.beta, "mixup: β of Beta(β, β).", lower_bound=0.0)
+# Bounds of β, ε and the step stand with the augmentations, whose messages say what is meant.
+flags.DEFINE_float("beta", DEFAULT.beta, "mixup: β of Beta(β, β), above 0.")
 flags.DEFINE_float(
-    "epsilon", DEFAULT.epsilon, "PGD: largest change of a pixel, ε_max, in (0, 1].", 0.0, 1.0
+    "epsilon",
+    DEFAULT.epsilon,
+    "PGD: largest change of a pixel, ε_max, on the scale of [0, 1], above 0.",
 )
 flags.DEFINE_integer("attack_steps", DEFAULT.attack_steps, "PGD: gradient steps.", lower_bound=1)
+flags.DEFINE_float(
+    "relative_step_size", DEFAULT.relative_step_size, "PGD: length of a step as a share of ε."
+)
+flags.DEFINE_boolean(
+    "random_start", DEFAULT.random_start, "PGD: starts at a random point, not at the image."
+)
 flags.DEFINE_float("rho", DEFAULT.rho, "CCAT: exponent ρ of the power transition.", 0.0)
 flags.DEFINE_boolean(
     "temperature_scaling",
@@ -173,6 +183,8 @@ def main(argv: list[str]) -> None:
         rows = training.run(settings, splits, folder, overwrite=FLAGS.overwrite)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"train.fit: {error}")
+    except tf.errors.OpError as error:
+        sys.exit(f"train.fit: {reason_of(error)}")
     print(f"\n{splits.name}, {settings.augmentation} + {settings.labels}: {parts}.")
     print(table_of(rows))
     print(f"Results are in {folder}: figures/, saved_model/, metrics.json, history.csv.")

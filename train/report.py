@@ -136,3 +136,22 @@ def write_json(path: str, content: dict) -> None:
         json.dump(content, file, indent=2)
         file.write("\n")
     os.replace(temporary, path)
+
+
+def reason_of(error: tf.errors.OpError) -> str:
+    """The one line of a TensorFlow error that says what happened.
+
+    Args:
+        error: An error of the runtime, whose text is about the graph for the most part.
+
+    Returns:
+        What an assertion said, or else the last line that names no node of the graph.
+
+    Example:
+        >>> reason_of(tf.errors.OpError(None, None, "At node:\\nno space left\\n[[{{node a}}", 8))
+        'no space left'
+    """
+    lines = [line.strip() for line in str(error.message).splitlines()]
+    lines = [line for line in lines if line and "{{node" not in line]
+    asserted = [line for line in lines if "assertion failed" in line]
+    return (asserted or lines or [type(error).__name__])[-1]

@@ -21,7 +21,8 @@ def open_run(folder: str, settings: Settings, *, overwrite: bool) -> None:
     """Claims a folder for a run.
 
     A folder that holds the same settings and no figures yet belongs to a run that was killed: it
-    is kept, and training goes on where it was.
+    is kept, and training goes on where it was. One of other settings that no epoch was finished
+    of has nothing to lose: it is taken over.
 
     Args:
         folder: The folder, made if need be.
@@ -38,7 +39,8 @@ def open_run(folder: str, settings: Settings, *, overwrite: bool) -> None:
         if theirs is None:
             raise ValueError(f"{folder} is not empty and holds no run; name another --output_dir.")
         finished = os.path.exists(os.path.join(folder, METRICS))
-        if overwrite:
+        begun = finished or tf.train.latest_checkpoint(os.path.join(folder, CHECKPOINTS))
+        if overwrite or (theirs != mine and not begun):
             shutil.rmtree(folder)
         elif finished or theirs != mine:
             what = "a finished run" if finished else "a run with other settings"
@@ -54,7 +56,7 @@ def check_space(folder: str, parameters: int) -> None:
     """Refuses to start where the results would not fit.
 
     Args:
-        folder: The folder of the run.
+        folder: The folder of the run, which need not be there yet.
         parameters: Parameters of the network.
 
     Raises:
@@ -62,7 +64,10 @@ def check_space(folder: str, parameters: int) -> None:
     """
     # Two checkpoints with momentum, a Keras file and a SavedModel, of 4 bytes a parameter.
     needed = 8 * 4 * parameters + 20 * 2**20
-    free = shutil.disk_usage(folder).free
+    there = os.path.abspath(folder)
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    free = shutil.disk_usage(there).free
     if free < needed:
         raise OSError(
             f"The disk of {folder} is too full: the run needs about {needed // 2**20} MiB, "
@@ -71,11 +76,15 @@ def check_space(folder: str, parameters: int) -> None:
 
 
 def _settings_in(folder: str) -> dict | None:
+    """The settings of the run in a folder; None where there is no run."""
     try:
         with open(os.path.join(folder, SETTINGS), encoding="utf-8") as file:
-            return json.load(file)
-    except (FileNotFoundError, json.JSONDecodeError):
+            settings = json.load(file)
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None
+    # Other programs have a settings.json, too.
+    ours = isinstance(settings, dict) and {"dataset", "augmentation", "labels"} <= set(settings)
+    return settings if ours else None
 
 
 class Checkpoints(keras.callbacks.Callback):

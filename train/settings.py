@@ -1,6 +1,7 @@
 """The settings of a run, and which of them make sense together."""
 
 import dataclasses
+import math
 
 import data
 
@@ -35,6 +36,8 @@ class Settings:
     beta: float = 1.0
     epsilon: float = 0.02
     attack_steps: int = 10
+    relative_step_size: float = 0.25
+    random_start: bool = True
     smoothing: float = 0.1
     rho: float = 10.0
     temperature_scaling: bool = False
@@ -54,7 +57,7 @@ class Settings:
 
 
 def check_combination(settings: Settings) -> None:
-    """Refuses settings that make no sense together.
+    """Refuses settings that make no sense, alone or together.
 
     Args:
         settings: The settings.
@@ -65,6 +68,9 @@ def check_combination(settings: Settings) -> None:
     Example:
         >>> check_combination(Settings(augmentation="augmix", labels="autolabel"))
     """
+    for name, value in vars(settings).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--{name} must be a finite number. Received: --{name}={value}")
     augmentation, labels = settings.augmentation, settings.labels
     reasons = {
         augmentation == "none" and labels == "autolabel": (
@@ -88,6 +94,8 @@ def check_combination(settings: Settings) -> None:
             raise ValueError(
                 f"--augmentation={augmentation} does not go with --labels={labels}: {reason}."
             )
+    if augmentation == "mixup" and settings.batch_size < 2:
+        raise ValueError("--augmentation=mixup mixes two images: --batch_size must be at least 2.")
     if settings.schedule != "cosine" and settings.learning_rate != Settings.learning_rate:
         raise ValueError(
             f"--schedule={settings.schedule} has a learning rate of its own; leave out "

@@ -84,19 +84,10 @@ def train(model: kal.AutoLabelModel, settings: Settings, splits: data.Splits, fo
         epochs=settings.epochs,
         initial_epoch=done,
     )
-    # The bar stands before AutoLabel, or it would show the figures of every bucket.
-    callbacks: list[keras.callbacks.Callback] = [keras.callbacks.ProgbarLogger()]
-    if isinstance(model.label_policy, kal.LabelTable):
-        callbacks.append(
-            kal.AutoLabel(
-                (splits.holdout.images, splits.holdout.labels),
-                step_size=settings.step_size,
-                num_bins=settings.num_bins,
-                examples_per_bucket=settings.examples_per_bucket,
-                start_epoch=settings.start_epoch,
-            )
-        )
-    callbacks += [
+    callbacks = [
+        # The bar stands before AutoLabel, or it would show the figures of every bucket.
+        keras.callbacks.ProgbarLogger(),
+        *builders.build_callbacks(settings, splits.holdout),
         keras.callbacks.CSVLogger(os.path.join(folder, run_folder.HISTORY), append=done > 0),
         keras.callbacks.TensorBoard(os.path.join(folder, "tensorboard"), write_graph=False),
         keras.callbacks.TerminateOnNaN(),
@@ -220,7 +211,11 @@ def draw(
     test, names = splits.test, splits.class_names
     first = _first_images(test)
     probabilities = tf.nn.softmax(logits).numpy()
-    figures = {"reliability": plots.plot_reliability(test.labels, probabilities)}
+    figures = {
+        "reliability": plots.plot_reliability(
+            test.labels, probabilities, num_bins=settings.num_bins
+        )
+    }
     if model.augmentation is not None:
         others = first.images[1:], first.labels[1:]
         options = {"class_names": names, "seed": settings.seed}
@@ -280,9 +275,10 @@ def run(
         OSError: If the results cannot be written.
     """
     start = time.time()
+    # All that can be refused is refused before the folder of another run is touched.
     model = build(settings, splits)
-    run_folder.open_run(folder, settings, overwrite=overwrite)
     run_folder.check_space(folder, model.network.count_params())
+    run_folder.open_run(folder, settings, overwrite=overwrite)
     train(model, settings, splits, folder)
     logits, rows, temperature = measure(model, settings, splits)
     draw(model, settings, splits, folder, logits)

@@ -37,7 +37,7 @@ class Mixup:
 
     Args:
         num_buckets: N, buckets of the distance, at least 1.
-        beta: β of Beta(β, β), above 0; 1 draws γ uniformly.
+        beta: β of Beta(β, β), in [1e-6, 1e6]; 1 draws γ uniformly.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -52,8 +52,9 @@ class Mixup:
     def __init__(self, *, num_buckets: int = 10, beta: float = 1.0):
         if num_buckets < 1:
             raise ValueError(f"num_buckets must be at least 1. Received: num_buckets={num_buckets}")
-        if not beta > 0.0:
-            raise ValueError(f"beta must be above 0. Received: beta={beta}")
+        # Beyond these single precision draws no γ.
+        if not 1e-6 <= beta <= 1e6:
+            raise ValueError(f"beta must be above 0, in 1e-6..1e6. Received: beta={beta}")
         self.num_buckets = num_buckets
         self.beta = beta
 

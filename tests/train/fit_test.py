@@ -46,6 +46,36 @@ MISTAKES = {
         "train.fit: --batch_size=65 is more than the 64 training images.",
         "",
     ),
+    "epsilon in grey levels": (
+        ["--augmentation=pgd", "--epsilon=8"],
+        "train.fit: epsilon must be above 0",
+        "for 8 grey levels of 255 pass 8/255. Received: epsilon=8.0",
+    ),
+    "negative beta": (
+        ["--augmentation=mixup", "--beta=-1"],
+        "train.fit: beta must be",
+        "Received: beta=-1.0",
+    ),
+    "infinite beta": (
+        ["--augmentation=mixup", "--beta=inf"],
+        "train.fit: --beta must be a finite number. Received: --beta=inf",
+        "",
+    ),
+    "step size that is no number": (
+        ["--step_size=nan"],
+        "train.fit: --step_size must be a finite number. Received: --step_size=nan",
+        "",
+    ),
+    "no step": (
+        ["--augmentation=pgd", "--relative_step_size=0"],
+        "train.fit: relative_step_size must be",
+        "Received: relative_step_size=0.0",
+    ),
+    "a batch of one": (
+        ["--augmentation=mixup", "--batch_size=1"],
+        "train.fit: --augmentation=mixup mixes two images: --batch_size must be at least 2.",
+        "",
+    ),
     "network does not fit": (["--network=resnet50"], "train.fit: ", "at least 32 pixels"),
     "unwritable folder": (["--output_dir=/dev/null/run"], "train.fit: ", "/dev/null/run"),
 }

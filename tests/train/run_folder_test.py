@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow import keras
 
 import data
@@ -19,13 +20,16 @@ SETTINGS = Settings(epochs=3, seed=4)
 
 
 def _contents(folder) -> dict[str, str]:
-    return {path.name: path.read_text("utf-8") for path in folder.iterdir()}
+    return {path.name: path.read_text("utf-8") for path in folder.iterdir() if path.is_file()}
 
 
 @pytest.fixture
 def killed(tmp_path):
     """A run that left a checkpoint, and no figures."""
     run_folder.open_run(str(tmp_path), SETTINGS, overwrite=False)
+    tf.train.CheckpointManager(
+        tf.train.Checkpoint(), str(tmp_path / "checkpoints"), max_to_keep=1
+    ).save()
     (tmp_path / "history.csv").write_text("epoch,loss\n0,2.5\n", "utf-8")
     return tmp_path
 
@@ -68,13 +72,30 @@ def test_another_run_is_refused_until_overwrite(killed, settings, finished, what
     assert json.loads(_contents(killed)["settings.json"])["epochs"] == settings.epochs
 
 
-@pytest.mark.parametrize("name", ["thesis.tex", "settings.json"])
+def test_a_run_without_a_finished_epoch_is_taken_over(tmp_path):
+    run_folder.open_run(str(tmp_path), SETTINGS, overwrite=False)
+    (tmp_path / "history.csv").write_text("", "utf-8")
+    corrected = dataclasses.replace(SETTINGS, learning_rate=0.01)
+    run_folder.open_run(str(tmp_path), corrected, overwrite=False)
+    assert list(_contents(tmp_path)) == ["settings.json"]
+    assert json.loads(_contents(tmp_path)["settings.json"])["learning_rate"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("thesis.tex", "mine"),
+        ("settings.json", "mine"),
+        ("settings.json", "[1, 2]"),
+        ("settings.json", '{"editor.fontSize": 12}'),
+    ],
+)
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_what_is_no_run_is_never_deleted(tmp_path, name, overwrite):
-    (tmp_path / name).write_text("mine", "utf-8")
+def test_what_is_no_run_is_never_deleted(tmp_path, name, content, overwrite):
+    (tmp_path / name).write_text(content, "utf-8")
     with pytest.raises(ValueError, match="holds no run; name another --output_dir"):
         run_folder.open_run(str(tmp_path), SETTINGS, overwrite=overwrite)
-    assert _contents(tmp_path) == {name: "mine"}
+    assert _contents(tmp_path) == {name: content}
 
 
 def test_folder_that_cannot_be_written_is_an_error(tmp_path):
@@ -102,8 +123,15 @@ def test_full_disk_is_found_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "train", lambda *_: pytest.fail("training has begun"))
     splits = data.load("digits", train_examples=100)
     settings = Settings(augmentation="none", labels="one_hot", batch_size=50)
-    with pytest.raises(OSError, match="too full"):
-        training.run(settings, splits, str(tmp_path))
+    finished = tmp_path / "finished"
+    run_folder.open_run(str(finished), settings, overwrite=False)
+    (finished / "metrics.json").write_text("{}", "utf-8")
+    before = _contents(finished)
+    for folder in (tmp_path / "new" / "run", finished):
+        with pytest.raises(OSError, match="too full"):
+            training.run(settings, splits, str(folder), overwrite=True)
+    # What is there is not given up for what would not fit, and nothing new is begun.
+    assert _contents(finished) == before and not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2, 3])

@@ -42,6 +42,13 @@ def test_mix_is_the_smaller_share_of_beta(beta):
     assert 0.0 <= mix.min() and mix.max() <= 0.5
 
 
+@pytest.mark.parametrize("beta", [1e-6, 1e6])
+def test_the_smallest_and_the_largest_beta_draw_a_share(beta):
+    mix = Mixup(beta=beta).draw(tf.zeros([DRAWS], tf.int32), SEED).mix.numpy()
+    # Beta(1e-6, 1e-6) is 0 or 1 but for a few in a million; Beta(1e6, 1e6) is 0.5 ± 0.00035.
+    assert np.mean(np.abs(mix - (0.0 if beta < 1 else 0.5)) < 0.002) > 0.999
+
+
 def test_a_tiny_beta_mixes_as_little_as_it_should():
     # Gamma variables of such a β are far below the smallest float.
     for beta in (0.05, 0.01, 1e-4):
@@ -337,7 +344,9 @@ def test_config_round_trip():
     ("arguments", "message"),
     [
         ({"num_buckets": 0}, "num_buckets must be at least 1. Received: num_buckets=0"),
-        ({"beta": 0.0}, "beta must be above 0. Received: beta=0.0"),
+        ({"beta": 0.0}, "beta must be above 0, in 1e-6..1e6. Received: beta=0.0"),
+        ({"beta": float("inf")}, "Received: beta=inf"),
+        ({"beta": 1e-40}, "Received: beta=1e-40"),
         ({"beta": -1.0}, "Received: beta=-1.0"),
         ({"beta": float("nan")}, "Received: beta=nan"),
     ],
