@@ -10,6 +10,8 @@ from data.corruptions.severities import LEVELS, Level
 from data.corruptions.weather import frost_photographs
 
 _SMALLEST_SIDE = 16
+# The constants are for about 28 to 64 pixels: blurs of one pixel are none at 224.
+_LARGEST_SIDE = 96
 # Images are worked on in portions, so that memory does not grow with their number.
 _PIXELS_AT_ONCE = 2**19
 
@@ -25,7 +27,7 @@ def corrupt(
     """Corrupt images; the same seed and index give the same image in any batch and process.
 
     Args:
-        images: uint8 [N, H, W, C], C 1 or 3, sides of at least 16 pixels.
+        images: uint8 [N, H, W, C], C 1 or 3, sides of 16 to 96 pixels.
         corruption: one of `ALL19`. The constants are those published for 32 pixels.
         severity: 1 to 5.
         seed: at least 0.
@@ -116,6 +118,12 @@ def _check_images(images: np.ndarray) -> None:
         raise ValueError(
             "images must have the shape [N, H, W, C] with C 1 or 3 and H and W of at least "
             f"{_SMALLEST_SIDE}. Received: shape {list(images.shape)}"
+        )
+    if max(images.shape[1:3]) > _LARGEST_SIDE:
+        raise ValueError(
+            f"images must have sides of at most {_LARGEST_SIDE} pixels, since the constants are "
+            f"those for 32. Received: shape {list(images.shape)}; load them with a smaller "
+            "image_size, or corrupt them with imagecorruptions-imaug, which is made for 224"
         )
 
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -162,6 +163,17 @@ def _complete(file: pathlib.Path, shape: tuple[int, ...]) -> bool:
         return False
 
 
+def _begin_worker() -> None:
+    # Ctrl-C is for the parent, which then stops the workers; a parent that is killed cannot.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
 def _write_missing(
     directory: pathlib.Path,
     manifest: dict[str, Any],
@@ -228,9 +240,7 @@ def _mapper(processes: int) -> Iterator[Callable[..., Iterator[np.ndarray]]]:
     executor = concurrent.futures.ProcessPoolExecutor(
         processes,
         mp_context=multiprocessing.get_context("spawn"),
-        # Ctrl-C is for the parent, which then stops the workers.
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
+        initializer=_begin_worker,
     )
     try:
         yield executor.map

@@ -1,9 +1,13 @@
 """Tests of the corruptions, one image operation at a time and all together."""
 
+import contextlib
 import doctest
 import importlib
 import io
+import os
 import pathlib
+import select
+import signal
 import subprocess
 import sys
 import time
@@ -68,7 +72,8 @@ def change(before, after):
 
 @pytest.mark.parametrize("name", ALL19)
 @pytest.mark.parametrize(
-    "shape", [(16, 16, 3), (16, 16, 1), (28, 28, 1), (32, 32, 3), (64, 64, 3), (20, 33, 3)]
+    "shape",
+    [(16, 16, 3), (16, 16, 1), (28, 28, 1), (32, 32, 3), (64, 64, 3), (20, 33, 3), (96, 24, 1)],
 )
 def test_works_at_every_size(name, shape):
     height, width, channels = shape
@@ -487,6 +492,7 @@ def test_groups_hold_what_their_names_say():
         ({"images": pictures()[0]}, "Received: shape .32, 32, 3."),
         ({"images": pictures(channels=2)}, "C 1 or 3"),
         ({"images": pictures(height=15)}, "at least 16"),
+        ({"images": pictures(1, width=97)}, "at most 96 pixels, .* imagecorruptions-imaug"),
     ],
 )
 def test_refuses_bad_input(changed, message):
@@ -510,6 +516,38 @@ def test_seventeen_types_are_fast():
             corrupt(images, name, severity=severity, seed=0)
     # 1,000 images may take 100 s.
     assert time.process_time() - start < 5
+
+
+KILLED = """
+import multiprocessing, os, pathlib, sys, threading, time
+import numpy as np
+from data.corruptions.generation import generate_corrupted
+def kill():
+    while not (pathlib.Path(sys.argv[1]) / "contrast.npy").exists():
+        time.sleep(0.01)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    os.kill(os.getpid(), int(sys.argv[2]))
+threading.Thread(target=kill).start()
+images, labels = np.zeros((2000, 32, 32, 3), np.uint8), np.arange(2000) % 10
+generate_corrupted(
+    images, labels, sys.argv[1], dataset="toy", corruptions="contrast,all19", processes=2
+)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_a_parent_that_is_killed(tmp_path, how):
+    command = [sys.executable, "-c", KILLED, str(tmp_path), str(int(how))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(workers) == 2 and parent.wait(timeout=30) == -how
+        try:
+            # The pipe is open for as long as a worker is there.
+            assert select.select([parent.stdout], [], [], 10)[0] and not parent.stdout.read()
+        finally:
+            for worker in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
 
 
 def test_corruptions_import_no_tensorflow():
