@@ -10,6 +10,8 @@ import tensorflow as tf
 from PIL import Image
 
 import data
+from data import corrupt as command
+from data.corruptions import corrupt
 from data.image_folder import ImageFiles
 
 CLASSES = ("ant", "bee", "cat")
@@ -313,6 +315,26 @@ def test_a_jpeg_with_something_behind_its_end_is_read(folder):
     with open(folder / "cat" / "0000.jpg", "ab") as file:
         file.write(bytes(5000))
     assert sum(_load(folder, holdout_examples=9).counts().values()) == 61
+
+
+def test_the_command_corrupts_the_test_images_of_a_run(folder):
+    (folder / "ant" / "notes.txt").write_text("no image")
+    options = {"image_size": 24, "crop_and_flip": True, "skip_unreadable": True}
+    test = data.in_memory(data.load("image_folder", data_dir=str(folder), **options).test)
+    arguments = ["--dataset=image_folder", f"--data_dir={folder}", "--image_size=24"]
+    arguments += ["--crop_and_flip", "--skip_unreadable", "--corruptions=contrast"]
+    command.main([*arguments, f"--output_dir={folder}-c", "--severities=2", "--processes=1"])
+    expected = corrupt(test.images, "contrast", severity=2, seed=0)
+    np.testing.assert_array_equal(np.load(f"{folder}-c/contrast.npy"), expected)
+
+
+@pytest.mark.parametrize("flag", ["--skip_unreadable", "--nocrop_and_flip"])
+def test_the_command_refuses_large_images_before_it_reads_them(folder, flag, capsys):
+    arguments = ["--dataset=image_folder", f"--data_dir={folder}", f"--output_dir={folder}-c", flag]
+    with pytest.raises(SystemExit):
+        command.main(arguments)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "at most 96 pixels" in error and "[1, 224, 224, 3]" in error
 
 
 def _remove(folder, names):

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import data
+from data import corrupt as command
 from data.options import Options
 from data.records import ImageRecords
 from data.splits import split_off
@@ -61,13 +62,20 @@ def test_missing_data_are_named_at_once(tmp_path, name, there, monkeypatch):
         assert f"ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar into {tmp_path}" in message
 
 
-def test_a_download_is_tried_where_it_is_asked_for(tmp_path, monkeypatch):
+def test_a_download_is_tried_where_it_is_asked_for(tmp_path, monkeypatch, capsys):
     def fail(self):
         raise tfds.download.DownloadError("no network")
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
     with pytest.raises(OSError, match="cifar10 could not be prepared: no network .*tfds build"):
         data.load("cifar10", data_dir=str(tmp_path), download=True)
+    command_line = ["--dataset=cifar10", f"--data_dir={tmp_path}", f"--output_dir={tmp_path}/c"]
+    with pytest.raises(SystemExit):
+        command.main(command_line)
+    assert "Add --download to your command" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main([*command_line, "--download"])
+    assert "could not be prepared: no network" in capsys.readouterr().err
 
 
 def test_imagenet_asks_for_its_archives(tmp_path):
