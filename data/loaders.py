@@ -1,4 +1,11 @@
-"""Data sets by name: uint8 images, int32 labels, fixed and disjoint splits."""
+"""Data sets by name: uint8 images, int32 labels, fixed and disjoint splits.
+
+``DATASETS`` are the loaders by name.
+
+Example:
+    >>> list(DATASETS)
+    ['digits', 'fashion_mnist', 'cifar10', 'cifar100', 'imagenet2012', 'image_folder']
+"""
 
 import gzip
 import os

@@ -22,6 +22,11 @@ class Split:
         images: uint8 [M, H, W, C].
         labels: int32 [M].
         crop_and_flip: Whether training batches are padded by 4 pixels, cropped and flipped.
+
+    Example:
+        >>> split = Split(np.zeros([10, 8, 8, 1], np.uint8), np.arange(10))
+        >>> len(split), split.image_shape
+        (10, (8, 8, 1))
     """
 
     images: np.ndarray
@@ -125,6 +130,12 @@ class Splits:
         holdout: The clean validation set that guides labels and temperature; never trained on.
         test: What is reported.
         class_names: Names of the K classes.
+
+    Example:
+        >>> part = Split(np.zeros([6, 8, 8, 1], np.uint8), np.array([0, 1, 0, 1, 0, 1]))
+        >>> train, holdout, test = (part.select([i, i + 1]) for i in (0, 2, 4))
+        >>> Splits("stripes", "drawn by hand", train, holdout, test, ("no", "yes")).counts()
+        {'train': 2, 'holdout': 2, 'test': 2}
     """
 
     name: str

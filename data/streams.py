@@ -53,6 +53,13 @@ class StreamedSplit:
             half of them flipped; if not, they show what ``batches`` does.
         centre_fraction: ``batches`` shows the middle square of this part of the shorter side.
         antialias: Whether images are filtered before they are made smaller.
+
+    Example:
+        >>> from data.image_folder import ImageFiles
+        >>> source = ImageFiles(np.array(["ant.png", "bee.jpg"]), np.array([0, 1], np.int32))
+        >>> split = StreamedSplit(source, image_size=64)
+        >>> len(split), split.image_shape
+        (2, (64, 64, 3))
     """
 
     source: Source

@@ -1,19 +1,21 @@
 import doctest
 import gzip
 import importlib
+import inspect
 import os
+import pkgutil
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 import data
+from data import loaders
 from data.loaders import FASHION_MNIST_DIR
 
-MODULES = (
-    *("crops", "epochs", "image_folder", "loaders", "options", "pipeline", "records"),
-    *("splits", "streams", "tfds_loaders"),
-)
+MODULES = sorted(f"data.{module.name}" for module in pkgutil.iter_modules(data.__path__))
+EXPORTED = ("load", "Split", "Splits", "in_memory", "StreamedSplit")
 
 
 def _bytes(part) -> set[bytes]:
@@ -117,8 +119,16 @@ def test_the_real_fashion_mnist():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples(module):
-    module = importlib.import_module(f"data.{module}")
-    assert doctest.testmod(module).failed == 0
+    assert doctest.testmod(importlib.import_module(module)).failed == 0
+
+
+def test_all_that_is_exported_has_an_example():
+    exported = {name for name, value in vars(data).items() if not isinstance(value, ModuleType)}
+    assert {name for name in exported if name[0] != "_"} == {*EXPORTED, "DATASETS"}
+    for name in EXPORTED:
+        assert getattr(data, name).__module__ in MODULES
+        assert "\nExample:\n    >>> " in inspect.getdoc(getattr(data, name)), name
+    assert ">>> list(DATASETS)" in loaders.__doc__
 
 
 if __name__ == "__main__":
