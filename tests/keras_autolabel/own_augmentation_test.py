@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy import stats
 from tensorflow import keras
 
-from keras_autolabel import AutoLabel, AutoLabelModel
+from keras_autolabel import AutoLabel, AutoLabelModel, plots
 from keras_autolabel.batch import to_float, without_partner
 from keras_autolabel.buckets import uniform_in_bucket
 from tests.conftest import linear_network, numpy_softmax
@@ -28,6 +28,7 @@ class GaussianNoise:
         images, (first, second) = to_float(images), tf.unstack(tf.random.split(seed))
         if bucket is None:
             bucket = tf.random.stateless_uniform(tf.shape(labels), first, 0, 10, tf.int32)
+        bucket = tf.broadcast_to(bucket, tf.shape(labels))
         distance = uniform_in_bucket(bucket, 10, seed=second)
         sigma = tf.reshape(distance / 2, [-1, 1, 1, 1])
         noise = sigma * tf.random.stateless_normal(tf.shape(images), seed)
@@ -87,6 +88,21 @@ def test_the_standard_deviation_grows_with_the_distance(augmentation):
     variance = sigma**2 * (inside + 2.0 * z**2 * stats.norm.sf(z))
     # 10,000 pixels tell a standard deviation to 0.7 percent.
     np.testing.assert_allclose(actual, np.sqrt(variance), rtol=0.05)
+
+
+def test_one_bucket_for_all_images_is_drawn_and_plotted(augmentation, digits):
+    images, labels = (part[:5] for part in digits)
+    batch = augmentation(images, labels, seed=tf.constant([1, 2]), bucket=3)
+    np.testing.assert_array_equal(batch.bucket, [3] * 5)
+    distance = batch.distance.numpy()
+    assert len(set(distance)) == 5 and np.all((distance >= 0.3) & (distance <= 0.4))
+    network = linear_network((8, 8, 1), 10)
+    middle = plots.bucket_distances(augmentation, (8, 8, 1), network=network)
+    np.testing.assert_allclose(middle, np.arange(0.05, 1.0, 0.1), atol=0.02)
+    model = AutoLabelModel(network, augmentation, num_classes=10)
+    figure = plots.plot_examples(model, images[:2], labels[:2])
+    # The clean image and seven of the buckets, twice.
+    assert sum(len(axes.images) for axes in figure.axes) == 2 * 8
 
 
 def test_it_trains_with_autolabel(augmentation, digits):
