@@ -122,6 +122,11 @@ def _fashion_mnist(options: Options) -> Parts:
                 f"The {prefix} files in {folder} do not fit each other: "
                 f"{labels.size} labels, {images.size} pixels."
             )
+        if not labels.size or labels.max() >= len(FASHION_MNIST_CLASSES):
+            raise ValueError(
+                f"The {prefix} files in {folder} are not those of Fashion-MNIST, which has labels "
+                f"from 0 to 9: {labels.size} labels, up to {labels.max(initial=0)}."
+            )
         parts[part] = Split(
             images.reshape(-1, 28, 28, 1), labels.astype(np.int32), options.crops(published=False)
         )

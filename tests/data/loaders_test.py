@@ -95,6 +95,20 @@ def test_fashion_mnist(tmp_path):
     np.testing.assert_array_equal(splits.test.images[:, 0, 0, 0], np.arange(20))
 
 
+@pytest.mark.parametrize(
+    ("last", "count", "message"),
+    [(46, 20, "20 labels, up to 46"), (10, 20, "20 labels, up to 10"), (0, 0, "0 labels, up to 0")],
+)
+def test_other_files_of_the_same_format_are_refused(tmp_path, last, count, message):
+    _write_idx(tmp_path, test=count)
+    labels = np.zeros(count, np.uint8)
+    labels[count - 1 :] = last
+    with gzip.open(tmp_path / "t10k-labels-idx1-ubyte.gz", "wb") as file:
+        file.write(bytes(8) + labels.tobytes())
+    with pytest.raises(ValueError, match=f"t10k files .* not those of Fashion-MNIST.*{message}"):
+        data.load("fashion_mnist", data_dir=str(tmp_path))
+
+
 def test_files_of_fashion_mnist_are_checked(tmp_path):
     with pytest.raises(FileNotFoundError, match="train-images.*is missing.*dataset-fashion-mnist"):
         data.load("fashion_mnist", data_dir=str(tmp_path))
