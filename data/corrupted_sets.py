@@ -35,6 +35,8 @@ class CorruptedSet:
         examples: images per corruption and severity.
         labels: int32 [examples].
         skipped: the corruptions that were asked for and left out, and why.
+        dataset: the name of the clean data; None for a published set.
+        seed: of all random draws; None for a published set.
     """
 
     directory: pathlib.Path
@@ -45,6 +47,8 @@ class CorruptedSet:
     examples: int
     labels: np.ndarray = dataclasses.field(repr=False)
     skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    dataset: str | None = None
+    seed: int | None = None
 
 
 class CorruptedPart(NamedTuple):
@@ -108,6 +112,8 @@ def open_corrupted(directory: str | os.PathLike[str]) -> CorruptedSet:
         examples=len(labels),
         labels=labels,
         skipped=manifest["skipped"] if manifest else {},
+        dataset=manifest["dataset"] if manifest else None,
+        seed=manifest["seed"] if manifest else None,
     )
 
 
@@ -191,7 +197,8 @@ def _open_array(file: pathlib.Path) -> np.ndarray:
         raise FileNotFoundError(f"There is no file {file}.")
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    # The header is Python source: damaged, it raises whatever a tokenizer or a parser may.
+    except Exception as error:
         raise ValueError(
             f"{file} is not a complete .npy file without Python objects: {error}"
         ) from error

@@ -100,6 +100,10 @@ def read_image(file: str | os.PathLike[str]) -> np.ndarray:
         raise ValueError(f"{file} cannot be read as an image: {error}") from error
 
 
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + ", ..." * (len(names) > 3) or "none"
+
+
 def _subfolders(folder: pathlib.Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
 
@@ -109,9 +113,14 @@ def _list_images(
 ) -> CorruptedFiles:
     folder = directory / name / str(severity)
     # A class that is missing would shift the labels of all that follow.
-    different = sorted(set(_subfolders(folder)) ^ set(class_ids))
-    if different or not class_ids:
-        raise ValueError(f"{folder} has not the expected classes: {different[:3]} differ.")
+    found = _subfolders(folder)
+    strange = [name for name in found if name not in class_ids]
+    missing = [class_id for class_id in class_ids if class_id not in found]
+    if strange or missing or not class_ids:
+        raise ValueError(
+            f"{folder} must have a folder for each of the {len(class_ids)} classes and no other. "
+            f"Received: {_some(strange)} of no class; {_some(missing)} missing"
+        )
     files: list[pathlib.Path] = []
     labels: list[int] = []
     for label, class_id in enumerate(class_ids):

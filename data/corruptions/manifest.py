@@ -47,7 +47,8 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any] | None:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise ValueError(f"{file} cannot be read as JSON: {error}") from error
-    keys = {"name", "examples", "severities", "requested", "corruptions", "skipped"}
+    keys = {"name", "dataset", "seed", "examples", "severities"}
+    keys |= {"requested", "corruptions", "skipped"}
     if not isinstance(manifest, dict) or manifest.get("generated") is not True:
         raise ValueError(f'{file} does not say "generated": true: it is no manifest of this kind.')
     if keys - manifest.keys():

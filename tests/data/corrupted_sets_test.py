@@ -91,6 +91,7 @@ def test_generated_set_reads_back(tmp_path):
     generate(tmp_path)
     found = open_corrupted(tmp_path)
     assert found.generated and found.name == "toy + corruptions (generated)"
+    assert found.dataset == "toy" and found.seed == 3
     assert found.corruptions == ("glass_blur", "fog") and found.severities == (1, 4)
     parts = list(read_corrupted(tmp_path, corruptions="fog"))
     assert [(part.corruption, part.severity) for part in parts] == [("fog", 1), ("fog", 4)]
@@ -218,6 +219,7 @@ def test_published_set_reads_back(tmp_path):
     folder = publish(tmp_path / "CIFAR-10-C")
     found = open_corrupted(folder)
     assert not found.generated and found.name == "CIFAR-10-C (published)"
+    assert found.dataset is None and found.seed is None
     assert found.corruptions == ("fog", "brightness") and found.severities == (1, 2, 3, 4, 5)
     parts = list(read_corrupted(folder, severities=(5, 2)))
     names = [(part.corruption, part.severity) for part in parts]
@@ -247,6 +249,11 @@ def damage(folder, kind):
         file.write_bytes(b"")
     elif kind == "no array":
         file.write_bytes(b"not an array at all")
+    elif kind == "header":
+        # Of a text that is cut short Python's tokenizer says so in an exception of its own.
+        file.write_bytes(file.read_bytes().replace(b"{'descr'", b"((((((((", 1))
+    elif kind == "archive header":
+        file.write_bytes(b"PK\x03\x04" + bytes(200))
     elif kind == "pickled":
         np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     elif kind == "archive":
@@ -261,7 +268,11 @@ def damage(folder, kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["truncated", "empty", "no array", "pickled", "archive", "float", "flat", "short"]
+    "kind",
+    [
+        *("truncated", "empty", "no array", "header", "archive header", "pickled", "archive"),
+        *("float", "flat", "short"),
+    ],
 )
 def test_damaged_arrays_are_named(tmp_path, kind):
     damage(publish(tmp_path), kind)
@@ -355,7 +366,13 @@ def test_image_tree_names_what_is_wrong(tree):
     (tree / "fog" / "2" / "n03").mkdir()
     parts = read_imagenet_c(tree, corruptions="fog", severities=[1, 2])
     assert next(parts).severity == 1
-    with pytest.raises(ValueError, match=r"2 has not the expected classes: \['n03'\]"):
+    message = "2 must have a folder for each of the 2 classes.*: n03 of no class; none missing"
+    with pytest.raises(ValueError, match=message):
+        next(parts)
+    parts = read_imagenet_c(
+        tree, corruptions="fog", severities=[1], class_ids=["n02", "cat", "dog", "emu", "fly"]
+    )
+    with pytest.raises(ValueError, match="n01 of no class; cat, dog, emu, ... missing"):
         next(parts)
     parts = read_imagenet_c(tree, corruptions="fog", severities=[2])
     with pytest.raises(ValueError, match="n03 holds no images"):
