@@ -3,13 +3,14 @@
     python -m train.evaluate --model=runs/fashion_mnist-augmix-autolabel-seed1 \\
         --dataset=fashion_mnist --corrupted_dir=runs/fmnist-c --attack_epsilons=0.02,0.03,0.04
 
-A --model is the folder of a run, a SavedModel that AutoLabelModel.export wrote, or a model.keras;
-given several times, the models are compared. --corrupted_dir is CIFAR-10-C, CIFAR-100-C, a tree
-such as ImageNet-C, or a set that data.corrupt made; a folder that is not there yet is made, of
---examples test images. Results are in --output_dir: evaluation.json, evaluation.csv and figures.
+A --model is the folder of a run, whose last checkpoint is taken if it was killed, a SavedModel that
+AutoLabelModel.export wrote, or a model.keras; given several times, the models are compared. Images
+are prepared as they were for the run. --corrupted_dir is CIFAR-10-C, CIFAR-100-C, a tree such as
+ImageNet-C, or a set that data.corrupt made; a folder that is not there yet is made, of --examples
+test images. Results are in --output_dir: evaluation.json, evaluation.csv and figures.
 """
 
-import csv
+import dataclasses
 import os
 import pathlib
 import sys
@@ -19,14 +20,33 @@ from absl import app, flags, logging
 
 import data
 from data import corrupted_sets
-from keras_autolabel import TemperatureScaling, plots
-from train import evaluation
+from keras_autolabel import TemperatureScaling
+from train import evaluation, past_run
+from train.evaluation_report import Report
 from train.predictor import Predictor
-from train.report import table_of, versions, write_json
+from train.settings import Settings
 
 flags.DEFINE_multi_string("model", None, "What to measure; may be given several times.")
 flags.DEFINE_enum("dataset", "digits", list(data.DATASETS), "The clean images: its test split.")
 flags.DEFINE_string("data_dir", None, "Folder with the files of the data set.")
+flags.DEFINE_integer(
+    "image_size",
+    None,
+    "imagenet2012, image_folder: side of the images in pixels; by default that of the run.",
+    lower_bound=8,
+)
+flags.DEFINE_boolean(
+    "crop_and_flip",
+    None,
+    "image_folder: whether to show the middle that a model trained on crops expects; by default as "
+    "the run was trained.",
+)
+flags.DEFINE_boolean(
+    "skip_unreadable",
+    None,
+    "image_folder: leaves out files that are no image; by default if the run did.",
+)
+flags.DEFINE_boolean("download", False, "Lets TFDS download and prepare a data set, once.")
 flags.DEFINE_integer(
     "examples",
     1000,
@@ -48,7 +68,7 @@ flags.DEFINE_enum(
 flags.DEFINE_boolean(
     "temperature_scaling", False, "Fits a temperature on the hold-out, beside the model's own."
 )
-flags.DEFINE_integer("seed", 0, "Seed of the hold-out, the corruptions and the attacks.")
+flags.DEFINE_integer("seed", 0, "Seed of the attacks, and of corruptions that have to be made.")
 flags.DEFINE_integer("num_bins", 15, "Bins of the ECE.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 500, "Images that are predicted at once.", lower_bound=1)
 flags.DEFINE_integer("processes", os.cpu_count(), "Workers that make corruptions.", lower_bound=1)
@@ -75,44 +95,58 @@ def _are_epsilons(texts: list[str]) -> bool:
 FLAGS = flags.FLAGS
 
 
-def temperatures_of(predictor: Predictor, splits: data.Splits) -> list[float]:
-    """1, the model's own temperature, and one fitted on the hold-out if that was asked for."""
+def run_of(predictor: Predictor) -> Settings | None:
+    """The settings of the run that a model comes from, if that was on this data set."""
+    run = predictor.run_settings
+    return run if run and run.dataset == FLAGS.dataset else None
+
+
+def settings_of(predictors: list[Predictor]) -> Settings:
+    """How the test images are prepared: as for the runs of the models, but for what flags say."""
+    names = ("data_dir", "image_size", "crop_and_flip", "skip_unreadable")
+    given = {name: FLAGS[name].value for name in names if FLAGS[name].value is not None}
+    return past_run.shared_settings(FLAGS.dataset, filter(None, map(run_of, predictors)), given)
+
+
+def check_holdouts(predictors: list[Predictor]) -> None:
+    """Refuses to fit a temperature on images that a model may have been trained on."""
+    for predictor in predictors:
+        if FLAGS.temperature_scaling and run_of(predictor) is None:
+            raise ValueError(
+                "--temperature_scaling needs the hold-out that the model was not trained on, which "
+                f"the settings.json of its run tells; {predictor.name} has none for "
+                f"{FLAGS.dataset}."
+            )
+
+
+def holdout_of(predictor: Predictor, settings: Settings) -> data.Split | None:
+    """The hold-out of the run that the model comes from, if a temperature is to be fitted."""
+    if not FLAGS.temperature_scaling:
+        return None
+    run = run_of(predictor)
+    names = ("seed", "train_examples", "holdout_examples")
+    split_as = {name: getattr(run, name) for name in names}
+    return past_run.load_data(dataclasses.replace(settings, **split_as)).holdout
+
+
+def temperatures_of(predictor: Predictor, holdout: data.Split | None) -> list[float]:
+    """1, the model's own temperature, and one fitted on the hold-out if there is one."""
     temperatures = [1.0, predictor.temperature]
-    if FLAGS.temperature_scaling:
-        batches = list(holdout_of(predictor).batches(FLAGS.batch_size))
+    if holdout is not None:
+        batches = list(holdout.batches(FLAGS.batch_size))
         logits = np.concatenate([predictor.logits(np.asarray(images)) for images, _ in batches])
-        labels = np.concatenate([np.asarray(labels) for _, labels in batches])
-        temperatures.append(TemperatureScaling().fit(labels, logits).temperature)
+        temperatures.append(TemperatureScaling().fit(holdout.labels, logits).temperature)
     # The first of those that reports would show as the same number.
     return list({f"{x:.3f}": x for x in reversed(temperatures)}.values())[::-1]
 
 
-def holdout_of(predictor: Predictor) -> data.Split:
-    """The hold-out of the run that the model comes from: no image of it was trained on."""
-    run = predictor.run_settings
-    if run is None or run["dataset"] != FLAGS.dataset:
-        raise ValueError(
-            "--temperature_scaling needs the hold-out that the model was not trained on, which the "
-            f"settings.json of its run tells; {predictor.name} has none for {FLAGS.dataset}."
-        )
-    splits = data.load(
-        FLAGS.dataset,
-        data_dir=FLAGS.data_dir,
-        seed=run["seed"],
-        train_examples=run["train_examples"],
-        holdout_examples=run["holdout_examples"],
-    )
-    return splits.holdout
-
-
-def corrupted_set(splits: data.Splits) -> str | None:
+def corrupted_set(splits: data.Splits) -> dict[str, str | int | None] | None:
     """Makes the corrupted set if it is not there; returns how reports call it."""
     folder = FLAGS.corrupted_dir
     if folder is None:
         return None
-    if corrupted_sets.is_image_tree(folder):
-        return f"{os.path.basename(folder.rstrip('/'))} (published tree)"
-    left = unfinished(folder)
+    is_tree = corrupted_sets.is_image_tree(folder)
+    left = None if is_tree else unfinished(folder)
     if left:
         chosen = examples_of(splits)
         corrupted_sets.generate_corrupted(
@@ -126,10 +160,12 @@ def corrupted_set(splits: data.Splits) -> str | None:
             processes=FLAGS.processes,
             progress=True,
         )
-    found = corrupted_sets.open_corrupted(folder)
-    for name, reason in found.skipped.items():
-        print(f"{name} is skipped: {reason}")
-    return f"{found.name}, {found.examples:,} images per set"
+    if not is_tree:
+        for name, reason in corrupted_sets.open_corrupted(folder).skipped.items():
+            print(f"{name} is skipped: {reason}")
+    return evaluation.describe_corrupted(
+        folder, splits, corruptions=FLAGS.corruptions, severities=severities()
+    )
 
 
 def unfinished(folder: str) -> str | list[str] | None:
@@ -158,9 +194,10 @@ def severities() -> list[int] | None:
     return [int(severity) for severity in FLAGS.severities] if FLAGS.severities else None
 
 
-def measure(predictor: Predictor, splits: data.Splits) -> tuple[list[evaluation.Row], np.ndarray]:
+def measure(
+    predictor: Predictor, splits: data.Splits, temperatures: list[float]
+) -> tuple[list[evaluation.Row], np.ndarray]:
     """All rows of a model, and the sums of its reliability diagram."""
-    temperatures = temperatures_of(predictor, splits)
     batches = splits.test.batches(FLAGS.batch_size)
     scores = evaluation.scores_of(predictor, batches, temperatures, num_bins=FLAGS.num_bins)
     rows = [
@@ -171,6 +208,7 @@ def measure(predictor: Predictor, splits: data.Splits) -> tuple[list[evaluation.
         rows += evaluation.corrupted_rows(
             predictor,
             FLAGS.corrupted_dir,
+            splits,
             temperatures,
             corruptions=FLAGS.corruptions,
             severities=severities(),
@@ -199,84 +237,44 @@ def attack(predictor: Predictor, splits: data.Splits) -> dict[float, float]:
     )
 
 
-def write(folder, splits, set_name, rows, sums, robust) -> None:
-    """Writes evaluation.json, evaluation.csv and the figures."""
-    flat = [{**vars(row), **row.figures} for row in rows]
-    for row in flat:
-        del row["figures"]
-    with open(os.path.join(folder, "evaluation.csv"), "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(flat[0]))
-        writer.writeheader()
-        writer.writerows(flat)
-    content = {
-        "data": {"name": splits.name, "source": splits.source, **splits.counts()},
-        "corrupted": set_name,
+def attack_settings(splits: data.Splits) -> dict[str, str | float] | None:
+    """What a report says of the attacks; None where there are none."""
+    if not FLAGS.attack_epsilons:
+        return None
+    return {
+        "steps": FLAGS.attack_steps,
+        "restarts": FLAGS.attack_restarts,
+        "relative_step_size": 0.25,
+        "loss": FLAGS.attack_loss,
+        "examples": min(FLAGS.examples, len(splits.test)),
         "seed": FLAGS.seed,
-        "rows": flat,
-        "means": summary(rows),
-        "robust_accuracy": robust,
-        "attack": {
-            "steps": FLAGS.attack_steps,
-            "restarts": FLAGS.attack_restarts,
-            "relative_step_size": 0.25,
-            "loss": FLAGS.attack_loss,
-            "examples": min(FLAGS.examples, len(splits.test)),
-        },
-        "versions": versions(),
     }
-    write_json(os.path.join(folder, "evaluation.json"), content)
-    for number, (name, sum_of_model) in enumerate(sums.items()):
-        figure = plots.plot_reliability_of_sums(sum_of_model)
-        figure.savefig(os.path.join(folder, "figures", f"reliability_{number}.png"), dpi=120)
-        print(f"reliability_{number}.png: {name}")
-    if set_name:
-        by_model = {
-            name: [
-                (row.corruption, row.severity, row.figures["ece"])
-                for row in rows
-                if row.model == name and row.temperature == 1.0
-            ]
-            for name in sums
-        }
-        figure = plots.plot_ece_by_severity(by_model)
-        figure.savefig(os.path.join(folder, "figures", "ece_by_severity.png"), dpi=120)
-    if all(robust.values()):
-        epsilons = list(next(iter(robust.values())))
-        accuracies = {name: list(by_epsilon.values()) for name, by_epsilon in robust.items()}
-        figure = plots.plot_accuracy_by_epsilon(epsilons, accuracies)
-        figure.savefig(os.path.join(folder, "figures", "accuracy_by_epsilon.png"), dpi=120)
 
 
-def summary(rows: list[evaluation.Row]) -> dict[str, dict[str, float]]:
-    """Clean figures, cAcc and cECE of each model at each temperature."""
-    groups: dict[str, list[evaluation.Row]] = {}
-    for row in rows:
-        groups.setdefault(f"{row.model}, T = {row.temperature:.3f}", []).append(row)
-    means = {}
-    for name, group in groups.items():
-        means[name] = dict(group[0].figures)
-        if len(group) > 1:
-            means[name] |= evaluation.mean_over_corruptions(group)
-    return means
-
-
-def show(splits, set_name, rows, robust) -> None:
-    """Prints what was measured, on what."""
-    print(f"\n{splits.name} ({splits.source}), {len(splits.test):,} test images")
-    means = summary(rows)
-    print(table_of(means))
-    if set_name:
-        print(f"\n{set_name}; seed {FLAGS.seed}; means over types and severities")
-        for name, figures in means.items():
-            print(f"{name}  cAcc {100 * figures['cacc']:.2f}  cECE {100 * figures['cece']:.2f}")
-    examples = min(FLAGS.examples, len(splits.test))
-    for name, by_epsilon in robust.items():
-        for epsilon, accuracy in by_epsilon.items():
-            print(
-                f"{name}  accuracy {100 * accuracy:.2f} under PGD, ε = {epsilon:g}, "
-                f"{FLAGS.attack_steps} steps, {FLAGS.attack_restarts} restarts, "
-                f"{FLAGS.attack_loss}, {examples:,} images, seed {FLAGS.seed}"
-            )
+def evaluate(folder: str) -> None:
+    """Measures what the flags ask for, and writes it into a folder."""
+    predictors = [
+        Predictor(path, data_dir=FLAGS.data_dir, download=FLAGS.download) for path in FLAGS.model
+    ]
+    check_holdouts(predictors)
+    settings = settings_of(predictors)
+    splits = past_run.load_data(settings, download=FLAGS.download)
+    for predictor in predictors:
+        predictor.check_images(splits.test.image_shape)
+    os.makedirs(os.path.join(folder, "figures"), exist_ok=True)
+    corrupted = corrupted_set(splits)
+    rows, sums, robust, holdout_sizes = [], {}, {}, {}
+    for predictor in predictors:
+        holdout = holdout_of(predictor, settings)
+        if holdout is not None:
+            holdout_sizes[predictor.name] = len(holdout)
+        temperatures = temperatures_of(predictor, holdout)
+        measured, sums[predictor.name] = measure(predictor, splits, temperatures)
+        rows += measured
+        robust[predictor.name] = attack(predictor, splits)
+    report = Report(splits, holdout_sizes, corrupted, rows, sums, robust, attack_settings(splits))
+    report.show()
+    report.write(folder)
 
 
 def main(argv: list[str]) -> None:
@@ -284,19 +282,9 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
+    folder = FLAGS.output_dir or f"{FLAGS.model[0].rstrip('/')}-evaluation"
     try:
-        predictors = [Predictor(path) for path in FLAGS.model]
-        splits = data.load(FLAGS.dataset, data_dir=FLAGS.data_dir, seed=FLAGS.seed)
-        folder = FLAGS.output_dir or f"{predictors[0].name}-evaluation"
-        os.makedirs(os.path.join(folder, "figures"), exist_ok=True)
-        set_name = corrupted_set(splits)
-        rows, sums, robust = [], {}, {}
-        for predictor in predictors:
-            measured, sums[predictor.name] = measure(predictor, splits)
-            rows += measured
-            robust[predictor.name] = attack(predictor, splits)
-        show(splits, set_name, rows, robust)
-        write(folder, splits, set_name, rows, sums, robust)
+        evaluate(folder)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"train.evaluate: {error}")
     print(f"Results are in {folder}: evaluation.json, evaluation.csv, figures/.")

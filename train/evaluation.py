@@ -2,17 +2,19 @@
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+import data
 import keras_autolabel as kal
 from data import corrupted_sets
 from keras_autolabel.augment.attack import crossentropy_of_truth, margin
-from train.predictor import Predictor
-from train.report import Scores
+from train.predictor import Predictor, size_of
+from train.report import Scores, reason_of
 
 ATTACK_LOSSES = {"crossentropy": crossentropy_of_truth, "margin": margin}
 
@@ -62,9 +64,62 @@ def scores_of(
     return scores
 
 
+def describe_corrupted(
+    directory: str,
+    splits: data.Splits,
+    *,
+    corruptions: str | None,
+    severities: Sequence[int] | None,
+) -> dict[str, str | int | None]:
+    """How reports call a corrupted set; refuses one that is not of the clean test images.
+
+    Args:
+        directory: As in ``corrupted_rows``.
+        splits: The clean data.
+        corruptions: As in ``corrupted_rows``.
+        severities: As in ``corrupted_rows``.
+
+    Returns:
+        ``name``, and ``seed``, that of a generated set; None for a published one.
+
+    Raises:
+        ValueError: If its classes, its labels, its size or the name of its data set are not those
+            of the clean data; of many files, the first one is looked at.
+        FileNotFoundError: If a folder or a file is missing.
+    """
+    described = {"name": f"{pathlib.Path(directory).resolve().name} (published tree)", "seed": None}
+    if not corrupted_sets.is_image_tree(directory):
+        found = corrupted_sets.open_corrupted(directory)
+        _check_origin(found, splits)
+        described["name"] = f"{found.name}, {found.examples:,} images per set"
+        described["seed"] = found.seed
+    parts, _ = _parts(directory, splits, corruptions, severities)
+    next(_batches(next(parts), 1, directory, splits.test.image_shape))
+    return described
+
+
+def _check_origin(found: corrupted_sets.CorruptedSet, splits: data.Splits) -> None:
+    if found.dataset not in (None, splits.name):
+        raise ValueError(
+            f"{found.directory} was made of {found.dataset}; the clean images are of {splits.name}."
+        )
+    clean = splits.test.labels
+    # A published set of fewer images may hold any of them.
+    if not found.generated and found.examples != len(clean):
+        return
+    if found.examples <= len(clean):
+        clean = clean[corrupted_sets.choose_examples(clean, found.examples)]
+    if not np.array_equal(found.labels, clean):
+        raise ValueError(
+            f"{found.directory} has other labels than the test images of {splits.name}: it was "
+            "made of other images."
+        )
+
+
 def corrupted_rows(
     predictor: Predictor,
     directory: str,
+    splits: data.Splits,
     temperatures: Sequence[float],
     *,
     corruptions: str | None,
@@ -77,6 +132,7 @@ def corrupted_rows(
     Args:
         predictor: The classifier.
         directory: CIFAR-10-C, CIFAR-100-C, a generated set, or a tree such as ImageNet-C.
+        splits: The clean data: size and classes must be theirs.
         temperatures: What the logits are divided by.
         corruptions: Groups or names; None: all in the folder.
         severities: Out of 1 to 5; None: all in the folder.
@@ -85,11 +141,15 @@ def corrupted_rows(
 
     Returns:
         A row for each corruption, severity and temperature.
+
+    Raises:
+        ValueError: If images are of another size than the clean ones, or a tree has other classes.
+        FileNotFoundError: If a folder or a file is missing.
     """
     rows = []
-    parts = _parts(directory, corruptions, severities)
-    for part in tqdm(parts, desc=f"{predictor.name}, corrupted", unit="set"):
-        batches = _batches(part, batch_size)
+    parts, count = _parts(directory, splits, corruptions, severities)
+    for part in tqdm(parts, total=count, desc=f"{predictor.name}, corrupted", unit="set"):
+        batches = _batches(part, batch_size, directory, splits.test.image_shape)
         scores = scores_of(predictor, batches, temperatures, num_bins=num_bins)
         rows += [
             Row(predictor.name, part.corruption, part.severity, temperature, score.figures())
@@ -98,26 +158,42 @@ def corrupted_rows(
     return rows
 
 
-def _parts(directory, corruptions, severities) -> list:
+def _parts(directory, splits, corruptions, severities) -> tuple[Iterator, int]:
+    """The parts of a set, each read when its turn comes, and how many there are."""
     if corrupted_sets.is_image_tree(directory):
-        chosen = {"corruptions": corruptions} if corruptions else {}
-        chosen |= {"severities": severities} if severities else {}
-        return list(corrupted_sets.read_imagenet_c(directory, **chosen))
-    chosen = None
+        names = corrupted_sets.corruption_names(corruptions or "hendrycks15")
+        severities = severities or corrupted_sets.SEVERITIES
+        parts = corrupted_sets.read_imagenet_c(
+            directory, corruptions=names, severities=severities, class_ids=splits.class_names
+        )
+        return parts, len(names) * len(severities)
+    found = corrupted_sets.open_corrupted(directory)
+    names, severities = found.corruptions, severities or found.severities
     if corruptions:
-        skipped = corrupted_sets.open_corrupted(directory).skipped
-        chosen = [x for x in corrupted_sets.corruption_names(corruptions) if x not in skipped]
-    return list(corrupted_sets.read_corrupted(directory, corruptions=chosen, severities=severities))
+        asked = corrupted_sets.corruption_names(corruptions)
+        # Where all were skipped, the reader says why.
+        names = [name for name in asked if name not in found.skipped] or asked
+    parts = corrupted_sets.read_corrupted(directory, corruptions=names, severities=severities)
+    return parts, len(names) * len(severities)
 
 
-def _batches(part, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _batches(part, batch_size, directory, image_shape) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for start in range(0, len(part.labels), batch_size):
         rows = slice(start, start + batch_size)
-        if hasattr(part, "files"):
-            images = np.stack([corrupted_sets.read_image(file) for file in part.files[rows]])
+        if isinstance(part, corrupted_sets.CorruptedFiles):
+            files = part.files[rows]
+            images = [corrupted_sets.read_image(file) for file in files]
         else:
+            files = [pathlib.Path(directory) / f"{part.corruption}.npy"]
             images = part.images[rows]
-        yield images, part.labels[rows]
+        # The images of an array are of one size: the first tells it.
+        for file, image in zip(files, images, strict=False):
+            if image.shape != image_shape:
+                raise ValueError(
+                    f"{file} must be {size_of(image_shape)}, as the clean test images are. "
+                    f"Received: {size_of(image.shape)}"
+                )
+        yield np.asarray(images), part.labels[rows]
 
 
 def mean_over_corruptions(rows: Sequence[Row]) -> dict[str, float]:
@@ -169,6 +245,9 @@ def robust_accuracy(
 
     Returns:
         ε -> share of examples that no restart broke.
+
+    Raises:
+        ValueError: If the attack finds probabilities, or a gradient that is not finite.
     """
 
     @tf.function(reduce_retracing=True)
@@ -197,7 +276,10 @@ def robust_accuracy(
             for start in starts:
                 rows = slice(start, start + batch_size)
                 batch = tf.cast(images[rows], tf.float32) / 255.0, tf.cast(labels[rows], tf.int32)
-                correct += int(attack(*batch, tf.constant(epsilon), tf.constant([seed, start])))
+                try:
+                    correct += int(attack(*batch, tf.constant(epsilon), tf.constant([seed, start])))
+                except tf.errors.InvalidArgumentError as error:
+                    raise ValueError(f"{predictor.name}: {reason_of(error)}") from error
                 bar.update()
             accuracy[epsilon] = correct / len(labels)
     return accuracy

@@ -1,13 +1,16 @@
 import csv
 import json
+import shutil
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import data
 from keras_autolabel import TemperatureScaling
+from tests.conftest import linear_network
 from tests.train.conftest import run_commands
 from train.predictor import Predictor
 from train.report import figures_of
@@ -29,6 +32,15 @@ MISTAKES = {
         "has none for fashion_mnist",
     ),
     "no set": (["--model={run}", "--corrupted_dir={folder}"], "holds no <corruption>.npy"),
+    "size": (
+        ["--model={run}", "--dataset=fashion_mnist"],
+        "takes 16x16x1 images. Received: 28x28x1",
+    ),
+    "size that is fixed": (["--model={run}", "--image_size=32"], "image_size=32 for digits"),
+    "other set": (
+        ["--model={fashion}", "--dataset=fashion_mnist", "--corrupted_dir={set}"],
+        "was made of digits; the clean images are of fashion_mnist.",
+    ),
     "unwritable": (["--model={run}", "--output_dir=/dev/null/x"], "/dev/null/x"),
 }
 
@@ -62,7 +74,12 @@ def evaluated(finished_run, tmp_path_factory):
     ended = {"first": run_commands([first], folder / "printed-1")[0]}
     ended["written"] = _times(corrupted)
     second = [*common, f"--model={run / 'model.keras'}", "--batch_size=33", "--num_bins=10"]
+    # The set is there already, whatever seed another one would get.
+    second += ["--seed=5"]
+    fashion = folder / "fashion.keras"
+    linear_network((28, 28, 1), 10).save(fashion)
     places = {"run": run, "note": note, "folder": note.parent, "set": corrupted}
+    places["fashion"] = fashion
     mistakes = [
         ["train.evaluate", *(x.format(**places, new=folder / "new") for x in arguments)]
         for arguments, _ in MISTAKES.values()
@@ -168,12 +185,19 @@ def test_means_are_over_types_and_severities(first, finished_run):
         assert means["accuracy"] == mine[0]["accuracy"]
 
 
-def test_report_says_what_was_measured(evaluated, first):
+def test_report_says_what_was_measured(evaluated, first, finished_run):
     content, _ = first
     printed = evaluated[1]["first"].stdout
     name = "digits + corruptions (generated)"
-    assert content["corrupted"] == f"{name}, 40 images per set"
-    assert content["data"]["test"] == 300 and content["seed"] == 0
+    assert content["corrupted"] == {"name": f"{name}, 40 images per set", "seed": 0}
+    # Of the data, what the figures are of: the run has images of its own that it was trained on.
+    assert content["data"] == {
+        "name": "digits",
+        "source": "scikit-learn load_digits, 8x8 brought to 16x16",
+        "test": 300,
+        "holdout": {str(finished_run[0]): 100},
+    }
+    assert f"{finished_run[0]}: a temperature was fitted on 100 hold-out images" in printed
     assert content["versions"]["tensorflow"] == tf.__version__
     assert "saturate is skipped: grey images have no saturation to change" in printed
     for means in content["means"].values():
@@ -197,9 +221,10 @@ def test_attack_is_reported_with_its_settings(evaluated, first, finished_run):
         "relative_step_size": 0.25,
         "loss": "crossentropy",
         "examples": 40,
+        "seed": 0,
     }
     line = (
-        f"accuracy {100 * robust['0.1']:.2f} under PGD, ε = 0.1, 3 steps, 1 restarts, "
+        f"accuracy {100 * robust['0.1']:.2f} under PGD, ε = 0.1, 3 steps, 1 restart, "
         "crossentropy, 40 images, seed 0"
     )
     assert line in evaluated[1]["first"].stdout
@@ -230,6 +255,12 @@ def test_corrupted_set_is_made_once(evaluated):
     assert ended["second"].status == 0, ended["second"].stderr
     assert set(ended["written"]) == {"brightness.npy", "contrast.npy"}
     assert _times(folder / "digits-c") == ended["written"]
+    content, _ = _read(folder / "second")
+    name = "digits + corruptions (generated), 40 images per set"
+    assert content["corrupted"] == {"name": name, "seed": 0}
+    assert f"{name}; seed 0; means" in ended["second"].stdout
+    # Nothing was fitted or attacked.
+    assert content["data"]["holdout"] == {} and content["attack"] is None
 
 
 def test_two_forms_of_a_model_and_another_batch_size_agree(evaluated, first, finished_run):
@@ -257,6 +288,82 @@ def test_mistake_is_one_clear_line(mistake, evaluated):
     assert MISTAKES[mistake][1] in message
     assert not (folder / "refused" / "evaluation.json").exists()
     assert not (folder / "new").exists()
+
+
+# --- runs that other flags than the default ones were trained with ----------------------------
+
+
+@pytest.fixture(scope="module")
+def others(finished_run, tmp_path_factory):
+    """A run on an image folder, and one that was killed; measured with no flags but the needed."""
+    folder = tmp_path_factory.mktemp("others")
+    rng = np.random.default_rng(0)
+    for label in range(2):
+        (folder / "pictures" / str(label)).mkdir(parents=True)
+        for number in range(18):
+            pixels = rng.integers(0, 128, (40, 30, 3)) + 127 * label
+            path = folder / "pictures" / str(label) / f"{number}.png"
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+    (folder / "pictures" / "0" / "broken.png").write_text("no picture", "utf-8")
+    killed = folder / "killed"
+    shutil.copytree(finished_run[0] / "checkpoints", killed / "checkpoints")
+    shutil.copy(finished_run[0] / "settings.json", killed)
+    published = folder / "published"
+    published.mkdir()
+    np.save(published / "labels.npy", np.zeros(5, np.uint8))
+    np.save(published / "fog.npy", np.zeros([5, 16, 16, 1], np.uint8))
+    pictures, run = f"--data_dir={folder / 'pictures'}", folder / "run"
+    fit = [
+        *("train.fit", "--dataset=image_folder", "--image_size=16", "--crop_and_flip"),
+        *("--skip_unreadable", "--augmentation=none", "--labels=one_hot", "--epochs=2"),
+        *("--batch_size=8", "--holdout_examples=4", pictures, f"--output_dir={run}"),
+    ]
+    on_pictures = ["train.evaluate", f"--model={run}", "--dataset=image_folder"]
+    commands = {
+        "fit": fit,
+        "as trained": [*on_pictures, "--temperature_scaling"],
+        "larger": [*on_pictures, pictures, "--image_size=32"],
+        "all files": [*on_pictures, "--noskip_unreadable"],
+        "killed": [
+            *("train.evaluate", f"--model={killed}", f"--model={finished_run[0]}"),
+            *(f"--corrupted_dir={published}", "--seed=3"),
+        ],
+    }
+    results = run_commands(list(commands.values()), folder / "printed")
+    return folder, dict(zip(commands, results, strict=True))
+
+
+def test_images_of_a_folder_are_prepared_as_for_the_run(others):
+    folder, ended = others
+    assert ended["as trained"].status == 0, ended["as trained"].stderr
+    content, rows = _read(folder / "run-evaluation")
+    metrics = json.loads((folder / "run" / "metrics.json").read_text("utf-8"))
+    figures = metrics["figures"]["test"]
+    assert {key: rows[0][key] for key in figures} == pytest.approx(figures, abs=1e-4)
+    assert content["data"]["holdout"] == {str(folder / "run"): 4}
+    assert "1 unreadable files left out" in content["data"]["source"]
+
+
+def test_flags_go_before_the_settings_of_the_run(others):
+    _, ended = others
+    assert "takes 16x16x3 images. Received: 32x32x3" in ended["larger"].message()
+    assert "1 of 37 files in" in ended["all files"].message()
+
+
+def test_killed_run_is_measured_at_its_last_checkpoint(others, finished_run):
+    folder, ended = others
+    assert ended["killed"].status == 0, ended["killed"].stderr
+    content, rows = _read(folder / "killed-evaluation")
+    names = [f"{folder / 'killed'}, epoch 8", str(finished_run[0])]
+    restored, whole = ([row for row in rows if row["model"] == name] for name in names)
+    by_set = {row["corruption"]: row["nll"] for row in whole if row["temperature"] == 1.0}
+    for row in (restored[0], restored[-1]):
+        assert row["nll"] == pytest.approx(by_set[row["corruption"]], rel=1e-3)
+    assert len(restored) == 6 and f"{names[0]}, T = 1.000" in ended["killed"].stdout
+    # Nobody knows the seed of a published set.
+    name = "published (published), 1 images per set"
+    assert content["corrupted"] == {"name": name, "seed": None}
+    assert f"{name}; means over types" in ended["killed"].stdout
 
 
 if __name__ == "__main__":

@@ -7,12 +7,16 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+import data
+from data import corrupted_sets
 from data.corrupted_sets import generate_corrupted
 from keras_autolabel import projected_gradient_descent
+from tests.conftest import linear_network
 from train.evaluation import (
     ATTACK_LOSSES,
     Row,
     corrupted_rows,
+    describe_corrupted,
     mean_over_corruptions,
     robust_accuracy,
     scores_of,
@@ -62,10 +66,26 @@ def published(tmp_path):
     return tmp_path
 
 
-def _rows(network, directory, *, temperatures=(1.0,), batch_size=7, corruptions=None, chosen=None):
+def _splits(*, channels=1, labels=LABELS, names=("n00", "n01", "n02", "n03")) -> data.Splits:
+    """Clean data, of which only the test images are looked at."""
+    test = data.Split(_images_that_say(labels, channels), np.asarray(labels, np.int32))
+    return data.Splits("toy", "hand-made", test, test, test, names)
+
+
+def _rows(
+    network,
+    directory,
+    *,
+    splits=None,
+    temperatures=(1.0,),
+    batch_size=7,
+    corruptions=None,
+    chosen=None,
+):
     return corrupted_rows(
         HandMade(network),
         str(directory),
+        splits or _splits(),
         temperatures,
         corruptions=corruptions,
         severities=chosen,
@@ -139,15 +159,109 @@ def test_severities_and_corruptions_that_were_chosen(published):
     assert found == [("fog", 2, pytest.approx(0.8)), ("fog", 5, pytest.approx(0.5))]
 
 
-def test_tree_of_image_files(tmp_path):
+# Not in the order of the alphabet.
+TREE_CLASSES = ("n03", "n00", "n02", "n01")
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """The fog of ``published`` as a tree of image files."""
     for severity in range(1, 6):
         for number, (label, said) in enumerate(zip(LABELS, _wrong(severity), strict=True)):
-            folder = tmp_path / "fog" / str(severity) / f"n0{label}"
+            folder = tmp_path / "fog" / str(severity) / TREE_CLASSES[label]
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(_images_that_say([said], 3)[0]).save(folder / f"{number:02}.png")
-    rows = _rows(_read_class, tmp_path, corruptions="fog")
+    return tmp_path
+
+
+def test_tree_of_image_files_has_the_labels_of_the_clean_data(tree):
+    splits = _splits(channels=3, names=TREE_CLASSES)
+    rows = _rows(_read_class, tree, splits=splits, corruptions="fog")
     accuracies = [row.figures["accuracy"] for row in rows]
     np.testing.assert_allclose(accuracies, [0.9, 0.8, 0.7, 0.6, 0.5])
+    described = describe_corrupted(str(tree), splits, corruptions="fog", severities=None)
+    assert described == {"name": f"{tree.name} (published tree)", "seed": None}
+
+
+def test_tree_of_other_classes_is_refused(tree):
+    splits = _splits(channels=3, names=("ant", "n00", "n02", "n01"))
+    message = "fog/1 must have a folder for each of the 4 classes.*n03 of no class; ant missing"
+    with pytest.raises(ValueError, match=message):
+        describe_corrupted(str(tree), splits, corruptions="fog", severities=None)
+    with pytest.raises(ValueError, match=message):
+        _rows(_read_class, tree, splits=splits, corruptions="fog")
+
+
+@pytest.mark.parametrize("batch_size", [1, 100])
+def test_file_of_another_size_in_a_tree_is_named(tree, batch_size):
+    odd = tree / "fog" / "2" / "n00" / "01.png"
+    assert odd.exists()
+    Image.new("RGB", (20, 16)).save(odd)
+    splits = _splits(channels=3, names=TREE_CLASSES)
+    message = r"n00/01\.png must be 16x16x3, as the clean test images are\. Received: 16x20x3"
+    with pytest.raises(ValueError, match=message):
+        _rows(_read_class, tree, splits=splits, corruptions="fog", batch_size=batch_size)
+
+
+def test_array_of_another_size_is_named(published):
+    # What a network with global pooling would predict without a word.
+    larger = np.zeros([5 * EXAMPLES, 32, 32, 1], np.uint8)
+    np.save(published / "brightness.npy", larger)
+    message = r"brightness\.npy must be 16x16x1, as the clean test images are\. Received: 32x32x1"
+    with pytest.raises(ValueError, match=message):
+        _rows(_read_class, published)
+    # The first array that is to be measured is looked at before all else is.
+    with pytest.raises(ValueError, match=message):
+        describe_corrupted(str(published), _splits(), corruptions="brightness", severities=None)
+
+
+def _describe(directory, splits):
+    return describe_corrupted(str(directory), splits, corruptions=None, severities=None)
+
+
+def test_published_set_must_have_the_labels_of_the_test_images(published):
+    name = f"{published.name} (published), 20 images per set"
+    assert _describe(published, _splits()) == {"name": name, "seed": None}
+    with pytest.raises(ValueError, match="other labels than the test images of toy"):
+        _describe(published, _splits(labels=LABELS[::-1]))
+    # A part of the test images may be any part.
+    assert _describe(published, _splits(labels=np.tile(LABELS[::-1], 2)))["name"] == name
+
+
+def test_generated_set_must_be_of_the_clean_data(tmp_path):
+    images, options = _images_that_say(LABELS), {"corruptions": "contrast", "examples": 8}
+    generate_corrupted(images, LABELS, tmp_path, dataset="toy", seed=3, **options)
+    name = "toy + corruptions (generated), 8 images per set"
+    assert _describe(tmp_path, _splits()) == {"name": name, "seed": 3}
+    with pytest.raises(ValueError, match="was made of toy; the clean images are of digits"):
+        _describe(tmp_path, dataclasses.replace(_splits(), name="digits"))
+    for labels in (np.sort(LABELS), LABELS[:7]):
+        with pytest.raises(ValueError, match="other labels than the test images of toy"):
+            _describe(tmp_path, _splits(labels=labels))
+
+
+@pytest.mark.parametrize("layout", ["published", "tree"])
+def test_parts_are_read_when_their_turn_comes(layout, request, monkeypatch):
+    directory = request.getfixturevalue(layout)
+    taken = []
+
+    def network(images, training=False):
+        taken.append(len(images))
+        return _read_class(images)
+
+    def one_by_one(read):
+        def reading(*arguments, **options):
+            for number, part in enumerate(read(*arguments, **options)):
+                assert len(taken) == number
+                yield part
+
+        return reading
+
+    for name in ("read_corrupted", "read_imagenet_c"):
+        monkeypatch.setattr(corrupted_sets, name, one_by_one(getattr(corrupted_sets, name)))
+    splits = _splits(channels=3, names=TREE_CLASSES) if layout == "tree" else _splits()
+    _rows(network, directory, splits=splits, corruptions="fog", batch_size=20)
+    assert taken == [20] * 5
 
 
 def test_corruption_that_grey_images_skip_is_left_out(tmp_path):
@@ -161,6 +275,8 @@ def test_corruption_that_grey_images_skip_is_left_out(tmp_path):
     )
     rows = _rows(_read_class, tmp_path, corruptions="saturate,contrast", chosen=[1, 2])
     assert [(row.corruption, row.severity) for row in rows] == [("contrast", 1), ("contrast", 2)]
+    with pytest.raises(FileNotFoundError, match="no saturate.npy: grey images have no saturation"):
+        _rows(_read_class, tmp_path, corruptions="saturate")
 
 
 def test_scores_take_one_batch_after_the_other():
@@ -270,6 +386,24 @@ def test_robust_accuracy_is_that_of_the_attack_itself(digits):
             right += np.sum(network(moved).numpy().argmax(axis=-1) == labels[rows])
         assert accuracy == right / 30
     assert robust[0.1] < robust[0.02] < 1.0
+
+
+def test_attack_on_weights_that_are_not_finite_says_so_in_one_line():
+    network = linear_network((4, 4, 1), 3)
+    network.layers[-1].kernel.assign(np.full([16, 3], np.nan))
+    with pytest.raises(ValueError, match="hand-made: .*The gradient .*dense.*kernel") as raised:
+        robust_accuracy(
+            HandMade(network),
+            np.full([4, 4, 4, 1], 128, np.uint8),
+            np.zeros(4, np.int32),
+            epsilons=[0.1],
+            num_steps=1,
+            num_restarts=1,
+            loss="crossentropy",
+            seed=0,
+            batch_size=4,
+        )
+    assert len(str(raised.value).splitlines()) == 1
 
 
 if __name__ == "__main__":

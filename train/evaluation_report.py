@@ -1,0 +1,127 @@
+"""What an evaluation found, on the screen and in files."""
+
+import csv
+import dataclasses
+import os
+
+import numpy as np
+
+import data
+from keras_autolabel import plots
+from train.evaluation import Row, mean_over_corruptions
+from train.report import table_of, versions, write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was measured, on what.
+
+    Attributes:
+        splits: The clean data; the figures are of its test images.
+        holdout: Name of the model -> images of the hold-out that a temperature was fitted on.
+        corrupted: What ``evaluation.describe_corrupted`` says of the corrupted set; None: none.
+        rows: The rows of all models, for each the clean ones first.
+        sums: Name of the model -> the bins of its reliability diagram.
+        robust: Name of the model -> ε -> accuracy under attack; empty without an attack.
+        attack: ``steps``, ``restarts``, ``relative_step_size``, ``loss``, ``examples`` and
+            ``seed`` of the attacks; None: none.
+    """
+
+    splits: data.Splits
+    holdout: dict[str, int]
+    corrupted: dict[str, str | int | None] | None
+    rows: list[Row]
+    sums: dict[str, np.ndarray]
+    robust: dict[str, dict[float, float]]
+    attack: dict[str, str | float] | None
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Clean figures, cAcc and cECE of each model at each temperature."""
+        groups: dict[str, list[Row]] = {}
+        for row in self.rows:
+            groups.setdefault(f"{row.model}, T = {row.temperature:.3f}", []).append(row)
+        means = {}
+        for name, group in groups.items():
+            means[name] = dict(group[0].figures)
+            if self.corrupted:
+                means[name] |= mean_over_corruptions(group)
+        return means
+
+    def show(self) -> None:
+        """Prints all but the figures of each corruption."""
+        splits, means = self.splits, self.means()
+        print(f"\n{splits.name} ({splits.source}), {len(splits.test):,} test images")
+        for name, size in self.holdout.items():
+            print(f"{name}: a temperature was fitted on {size:,} hold-out images")
+        print(table_of(means))
+        if self.corrupted:
+            seed = self.corrupted["seed"]
+            seed = "" if seed is None else f"; seed {seed}"
+            print(f"\n{self.corrupted['name']}{seed}; means over types and severities")
+            for name, figures in means.items():
+                print(f"{name}  cAcc {100 * figures['cacc']:.2f}  cECE {100 * figures['cece']:.2f}")
+        for name, by_epsilon in self.robust.items():
+            for epsilon, accuracy in by_epsilon.items():
+                print(
+                    f"{name}  accuracy {100 * accuracy:.2f} under PGD, ε = {epsilon:g}, "
+                    f"{_counted(self.attack['steps'], 'step')}, "
+                    f"{_counted(self.attack['restarts'], 'restart')}, {self.attack['loss']}, "
+                    f"{_counted(self.attack['examples'], 'image')}, seed {self.attack['seed']}"
+                )
+
+    def write(self, folder: str) -> None:
+        """Writes ``evaluation.json``, ``evaluation.csv`` and ``figures/``.
+
+        Args:
+            folder: Where to write; it has a folder ``figures``.
+        """
+        flat = [{**vars(row), **row.figures} for row in self.rows]
+        for row in flat:
+            del row["figures"]
+        file = os.path.join(folder, "evaluation.csv")
+        with open(file, "w", encoding="utf-8", newline="") as opened:
+            writer = csv.DictWriter(opened, list(flat[0]))
+            writer.writeheader()
+            writer.writerows(flat)
+        content = {
+            "data": {
+                "name": self.splits.name,
+                "source": self.splits.source,
+                "test": len(self.splits.test),
+                "holdout": self.holdout,
+            },
+            "corrupted": self.corrupted,
+            "rows": flat,
+            "means": self.means(),
+            "robust_accuracy": self.robust,
+            "attack": self.attack,
+            "versions": versions(),
+        }
+        write_json(os.path.join(folder, "evaluation.json"), content)
+        self._draw(os.path.join(folder, "figures"))
+
+    def _draw(self, folder: str) -> None:
+        for number, (name, sums) in enumerate(self.sums.items()):
+            figure = plots.plot_reliability_of_sums(sums)
+            figure.savefig(os.path.join(folder, f"reliability_{number}.png"), dpi=120)
+            print(f"reliability_{number}.png: {name}")
+        if self.corrupted:
+            by_model = {
+                name: [
+                    (row.corruption, row.severity, row.figures["ece"])
+                    for row in self.rows
+                    if row.model == name and row.temperature == 1.0
+                ]
+                for name in self.sums
+            }
+            figure = plots.plot_ece_by_severity(by_model)
+            figure.savefig(os.path.join(folder, "ece_by_severity.png"), dpi=120)
+        if self.attack:
+            epsilons = list(next(iter(self.robust.values())))
+            accuracies = {name: list(found.values()) for name, found in self.robust.items()}
+            figure = plots.plot_accuracy_by_epsilon(epsilons, accuracies)
+            figure.savefig(os.path.join(folder, "accuracy_by_epsilon.png"), dpi=120)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
