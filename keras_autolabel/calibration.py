@@ -49,8 +49,10 @@ def calibration_sums(
     if bucket is not None:
         segment += tf.cast(bucket, tf.int32) * num_bins
     rows = weight[:, tf.newaxis] * tf.stack([tf.ones_like(correct), confidence, correct], axis=-1)
+    # One by one in float32, a million rows would put the ECE off by 0.001.
+    rows = tf.cast(rows, tf.float64)
     sums = tf.math.unsorted_segment_sum(rows, segment, num_buckets * num_bins)
-    return tf.reshape(sums, [num_buckets, num_bins, 3])
+    return tf.cast(tf.reshape(sums, [num_buckets, num_bins, 3]), tf.float32)
 
 
 def _bin_of(confidence: tf.Tensor, num_bins: int) -> tf.Tensor:

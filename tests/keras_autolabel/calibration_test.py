@@ -102,6 +102,16 @@ def test_weights_of_sums_equal_repeated_rows(predictions):
     np.testing.assert_allclose(weighted, repeated, rtol=1e-5)
 
 
+def test_a_million_rows_at_once():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.95, 1.0, 1_000_000).astype(np.float32)
+    labels = (rng.uniform(size=1_000_000) > confidence).astype(int)
+    probabilities = np.stack([confidence, 1.0 - confidence], axis=-1)
+    expected = numpy_calibration(labels, probabilities)[0]
+    for ece in (expected_calibration_error, tf.function(expected_calibration_error)):
+        np.testing.assert_allclose(ece(labels, probabilities), expected, atol=1e-6)
+
+
 def test_half_precision_probabilities_are_summed_in_float32(predictions):
     labels, probabilities = predictions
     half = tf.cast(probabilities, tf.bfloat16)
