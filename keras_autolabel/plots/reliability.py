@@ -119,6 +119,9 @@ def _bars_and_gaps(axes: "Axes", count, confidence, correct) -> None:
         ("gap: over-confident", ORANGE, "////", gap > 0),
         ("gap: under-confident", GREEN, "\\\\\\\\", gap < 0),
     ):
+        # matplotlib gives the key of no bars another bar's colour.
+        if not side.any():
+            continue
         axes.bar(
             middles[side],
             gap[side],

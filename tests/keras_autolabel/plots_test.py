@@ -189,6 +189,17 @@ def test_reliability_shows_accuracy_gaps_and_histogram_of_each_bin():
     assert lower.get_xlabel().startswith("confidence")
 
 
+@pytest.mark.parametrize(
+    ("label", "missing", "shown"),
+    [(1, "gap: under-confident", "gap: over-confident"), (0, "gap: over-confident", "gap: under")],
+)
+def test_reliability_leaves_a_gap_that_is_not_there_out_of_the_legend(label, missing, shown):
+    figure = plots.plot_reliability([label], [[0.9, 0.1]])
+    keys = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert missing not in keys and len(keys) == 3
+    assert any(key.startswith(shown) for key in keys)
+
+
 # --- images ---------------------------------------------------------------------------------------
 
 
