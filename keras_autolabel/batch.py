@@ -123,7 +123,8 @@ def check_batch(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
 
     Raises:
         ValueError: If type or rank are wrong.
-        tf.errors.InvalidArgumentError: If a float image has a NaN or a value outside [0, 1].
+        tf.errors.InvalidArgumentError: If a float image has a NaN or a value outside [0, 1], or
+            labels, of a rank that only the graph knows, are not one an image.
     """
     images, labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
     check_image_type(images)
@@ -131,12 +132,22 @@ def check_batch(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
     if images.dtype.is_floating:
         with tf.control_dependencies([assert_unit_range(images)]):
             images = tf.identity(images)
+    if labels.shape.rank is None:
+        one_each = tf.equal(tf.size(labels), tf.shape(images)[0])
+        message = "Labels must be class numbers, one an image. Received labels of shape:"
+        with tf.control_dependencies([tf.debugging.Assert(one_each, [message, tf.shape(labels)])]):
+            labels = tf.identity(labels)
     return images, tf.reshape(tf.cast(labels, tf.int32), [-1])
 
 
 def check_image_type(images) -> None:
     """Refuses images that are not uint8 or float of rank 4 (see ``check_batch``)."""
     dtype = tf.as_dtype(images.dtype)
+    if tf.TensorShape(images.shape).rank is None:
+        raise ValueError(
+            "Images need a known rank; call images.set_shape([None, height, width, channels]) in "
+            "the dataset's map. Received: images.shape=<unknown>"
+        )
     if len(images.shape) != 4:
         raise ValueError(
             "Images must be a batch of shape [B, H, W, C] (grey images have C = 1). "
@@ -151,19 +162,20 @@ def check_image_type(images) -> None:
 
 def check_label_type(labels) -> None:
     """Refuses labels that are not whole class numbers, one an image (see ``check_batch``)."""
-    dtype = tf.as_dtype(labels.dtype)
-    shape = tuple(labels.shape)
-    if len(shape) == 2 and shape[-1] not in (1, None):
+    dtype, shape = tf.as_dtype(labels.dtype), tf.TensorShape(labels.shape)
+    if shape.rank == 2 and shape[-1] not in (1, None):
         raise ValueError(
             "Labels must be class numbers of shape [B], not one-hot rows; use "
-            f"tf.argmax(labels, axis=-1). Received: labels.shape={shape}"
+            f"tf.argmax(labels, axis=-1). Received: labels.shape={tuple(shape)}"
         )
     if not dtype.is_integer:
         raise ValueError(
             f"Labels must be integer class numbers; cast them. Received: labels.dtype={dtype.name}"
         )
-    if len(shape) not in (1, 2):
-        raise ValueError(f"Labels must have shape [B] or [B, 1]. Received: labels.shape={shape}")
+    if shape.rank not in (None, 1, 2):
+        raise ValueError(
+            f"Labels must have shape [B] or [B, 1]. Received: labels.shape={tuple(shape)}"
+        )
 
 
 def assert_unit_range(images: tf.Tensor) -> tf.Operation:

@@ -105,6 +105,27 @@ def test_check_batch_refuses_types_and_ranks(images, labels, message):
         tf.function(check_batch)(tf.constant(images), tf.constant(labels))
 
 
+def _of_unknown_rank(images, labels) -> tf.data.Dataset:
+    return tf.data.Dataset.from_generator(lambda: [(images, labels)], (tf.uint8, tf.int32))
+
+
+def test_images_need_a_known_rank():
+    with pytest.raises(ValueError, match=r"call images.set_shape\(.*images.shape=<unknown>"):
+        _of_unknown_rank(GREY, [0, 1]).map(check_batch)
+
+
+def test_labels_of_unknown_rank_are_checked_in_the_graph():
+    def check(images, labels):
+        images.set_shape([None, 4, 4, 1])
+        return check_batch(images, labels)
+
+    for labels in ([0, 1], [[0], [1]]):
+        ((_, classes),) = _of_unknown_rank(GREY, labels).map(check)
+        np.testing.assert_array_equal(classes, [0, 1])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="class numbers, one an image"):
+        list(_of_unknown_rank(GREY, np.eye(10, dtype=int)[:2]).map(check))
+
+
 @pytest.mark.parametrize("value", [np.nan, -0.01, 1.01, 255.0, np.inf])
 def test_check_batch_refuses_values_in_the_graph_too(value):
     images = GREY / np.float32(255)
