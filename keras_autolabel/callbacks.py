@@ -6,12 +6,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel.augment.pgd import HalfAdversarial
-from keras_autolabel.batch import check_image_type, check_label_type
+from keras_autolabel.batch import AugmentedBatch, check_image_type, check_label_type
 from keras_autolabel.calibration import calibration_of, calibration_sums
+from keras_autolabel.checks import check_network, check_values
 from keras_autolabel.distribution import replica_seed
 from keras_autolabel.labels import LabelTable, update_confidence
-from keras_autolabel.model import AutoLabelModel, check_values
+from keras_autolabel.model import AutoLabelModel
 
 # Rows that go through the network at once on each replica.
 ROWS_PER_REPLICA = 256
@@ -48,7 +48,8 @@ class AutoLabel(keras.callbacks.Callback):
 
     Raises:
         ValueError: If the hold-out is empty or cannot be right, or an argument is out of range;
-            when training starts, if the model has no label table.
+            when training starts, if the model has no label table or a loss that does not read
+            it, or if the hold-out does not fit the network.
 
     Example:
         >>> holdout = np.zeros([20, 8, 8, 1], np.uint8), np.arange(20) % 10
@@ -80,24 +81,28 @@ class AutoLabel(keras.callbacks.Callback):
     # --- what Keras calls -------------------------------------------------------------------------
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Refuses a model without a label table, or labels that it does not know."""
+        """Refuses a model that cannot learn labels, and a hold-out that does not fit it."""
         model = self.model
         if not isinstance(model, AutoLabelModel) or model.augmentation is None:
             raise ValueError(
                 "AutoLabel needs an AutoLabelModel with an augmentation. "
                 f"Received: {type(model).__name__}"
             )
-        if isinstance(model.augmentation, HalfAdversarial):
-            raise ValueError(
-                "HalfAdversarial makes the batches of CCAT and has no buckets to learn labels "
-                "for; train with PGD."
-            )
         if not isinstance(model.label_policy, LabelTable):
             raise ValueError(
                 "AutoLabel updates a LabelTable, leave label_policy out. Received: "
                 f"label_policy={type(model.label_policy).__name__}"
             )
-        check_values(self.images, self.labels, model.num_classes)
+        if model.given_loss is not None:
+            raise ValueError(
+                "AutoLabel has no effect on a loss that does not read its labels: leave loss out "
+                f"of compile. Received: loss={type(model.given_loss).__name__}"
+            )
+        try:
+            check_values(self.images, self.labels, model.num_classes)
+            check_network(model.network, self.images.shape, model.num_classes)
+        except ValueError as error:
+            raise ValueError(f"The hold-out: {error}") from error
         missing = np.setdiff1d(np.arange(model.num_classes), self.labels)
         if missing.size:
             warnings.warn(
@@ -232,12 +237,14 @@ def _check_at_least(smallest: float, **arguments: float) -> None:
 def _as_arrays(validation_data) -> tuple[np.ndarray, np.ndarray]:
     """The hold-out as arrays, checked."""
     if isinstance(validation_data, tf.data.Dataset):
-        batches = [batch[:2] for batch in validation_data.as_numpy_iterator()]
+        batches = [_pair(batch, most=3) for batch in validation_data.as_numpy_iterator()]
         if not batches:
             raise ValueError("The hold-out is empty: labels cannot be learned without it.")
+        if not np.ndim(batches[0][1]):
+            raise ValueError("The hold-out has single examples: batch it, dataset.batch(256).")
         images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     else:
-        images, labels = (np.asarray(part) for part in validation_data)
+        images, labels = (np.asarray(part) for part in _pair(validation_data))
     if not len(labels):
         raise ValueError("The hold-out is empty: labels cannot be learned without it.")
     if len(images) != len(labels):
@@ -248,6 +255,17 @@ def _as_arrays(validation_data) -> tuple[np.ndarray, np.ndarray]:
     check_image_type(images)
     check_label_type(labels)
     return images, labels.reshape(-1)
+
+
+def _pair(data, *, most: int = 2) -> tuple:
+    """Images and labels; a dataset may have weights behind them, which are not needed."""
+    parts = data if isinstance(data, tuple | list) else ()
+    if not 2 <= len(parts) <= most or isinstance(parts[0], AugmentedBatch):
+        raise ValueError(
+            "The hold-out must be (images, labels), not augmented, or a tf.data.Dataset of "
+            f"batches of them. Received: {[type(x).__name__ for x in parts] or data!r}"
+        )
+    return data[:2]
 
 
 def _named(name: str, table: np.ndarray) -> dict[str, float]:

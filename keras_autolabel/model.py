@@ -1,5 +1,6 @@
 """``AutoLabelModel``: a Keras model that augments, labels and learns inside its train step."""
 
+import inspect
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,6 +14,15 @@ from keras_autolabel.batch import (
     check_label_type,
     clean_batch,
     to_float,
+)
+from keras_autolabel.checks import (
+    check_arguments,
+    check_last_batch,
+    check_loss,
+    check_network,
+    check_policy,
+    check_values,
+    parts_of,
 )
 from keras_autolabel.distribution import num_replicas, replica_seed, sum_over_replicas
 from keras_autolabel.export import save_for_serving
@@ -36,12 +46,13 @@ class AutoLabelModel(keras.Model):
         num_classes: K, at least 2.
         label_policy: ``policy(batch) -> (confidence, partner_share)``. None: a ``LabelTable``
             that starts where the augmentation says, or ``OneHot`` without augmentation.
-        seed: Seed of all that is drawn in the train step.
+        seed: Seed of all that is drawn in the train step, an int in [0, 2^31).
         name: Name of the model.
 
     Raises:
-        ValueError: If ``num_classes`` is below 2, the network returns probabilities or the wrong
-            number of classes, or a label table does not fit the augmentation.
+        ValueError: If ``num_classes`` or ``seed`` is out of range, the network returns
+            probabilities or the wrong number of classes, or the label policy does not fit the
+            classes or the augmentation.
 
     Example:
         >>> from keras_autolabel import AugMix
@@ -63,18 +74,16 @@ class AutoLabelModel(keras.Model):
         seed: int = 0,
         name: str = "auto_label_model",
     ):
-        super().__init__(name=name)
-        if num_classes < 2:
-            raise ValueError(
-                f"Calibration needs at least 2 classes. Received: num_classes={num_classes}"
-            )
+        # autocast would round float images to bfloat16 under mixed precision, and uint8 ones not.
+        super().__init__(name=name, autocast=False)
+        check_arguments(num_classes, seed)
         self.network = network
         self.augmentation = augmentation
         self.num_classes = num_classes
         self.label_policy = label_policy or _default_policy(augmentation)
-        self.seed = seed
+        self.seed = int(seed)
         self.loss_mean = keras.metrics.Mean(name="loss")
-        _check_table(self.label_policy, augmentation)
+        check_policy(self.label_policy, augmentation, num_classes)
         self.image_shape = None
         if getattr(network, "inputs", None):
             self._check_network(network.inputs[0].shape)
@@ -106,9 +115,10 @@ class AutoLabelModel(keras.Model):
             **kwargs: As in Keras.
 
         Raises:
-            ValueError: If the loss is no loss object, sums, or has a label policy of its own.
+            ValueError: If the loss is no loss object, takes probabilities, sums, or has a label
+                policy of its own.
         """
-        _check_loss(loss, self.label_policy)
+        check_loss(loss, self.label_policy)
         super().compile(optimizer, metrics=metrics, jit_compile=jit_compile, **kwargs)
         self.given_loss = None if isinstance(loss, SoftTargetLoss) else loss
 
@@ -136,15 +146,22 @@ class AutoLabelModel(keras.Model):
         """``keras.Model.fit``; refuses images and labels that cannot be right before it starts.
 
         Raises:
-            ValueError: If images or labels are of the wrong type, shape or range.
+            ValueError: If images or labels, also those of ``validation_data``, are of the wrong
+                type, shape or range, or the last batch of mixup would hold one image.
         """
-        images, labels = _parts_of(x, y)
-        if images is not None:
-            check_image_type(images)
-            check_label_type(labels)
-            self._check_network(images.shape)
-        if isinstance(labels, np.ndarray):
-            check_values(np.asarray(images), labels, self.num_classes)
+        given = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
+        self._check_data(x, y)
+        if y is not None and given.get("steps_per_epoch") is None:
+            # Keras splits the images off in the same way.
+            examples = int(len(y) * (1.0 - (given.get("validation_split") or 0.0)))
+            batch_size = given.get("batch_size")
+            check_last_batch(self.augmentation, examples=examples, batch_size=batch_size)
+        if given.get("validation_data") is not None:
+            try:
+                parts = keras.utils.unpack_x_y_sample_weight(given["validation_data"])
+                self._check_data(*parts[:2])
+            except ValueError as error:
+                raise ValueError(f"validation_data: {error}") from error
         return super().fit(x, y, *args, **kwargs)
 
     def train_step(self, data) -> dict:
@@ -171,8 +188,22 @@ class AutoLabelModel(keras.Model):
 
     # --- the pieces -------------------------------------------------------------------------------
 
+    def _check_data(self, x, y) -> None:
+        images, labels = parts_of(x, y)
+        if images is None:
+            return
+        check_image_type(images)
+        check_label_type(labels)
+        self._check_network(images.shape)
+        if isinstance(labels, np.ndarray):
+            check_values(np.asarray(images), labels, self.num_classes)
+
     def _check_network(self, images_shape) -> None:
-        check_network(self.network, images_shape, self.num_classes)
+        known = self.image_shape or (None, None, None)
+        shape = [size or own for size, own in zip(images_shape[1:], known, strict=True)]
+        # A network without an input shape would be built for the sizes of the probe.
+        if getattr(self.network, "inputs", None) or None not in shape:
+            check_network(self.network, [None, *shape], self.num_classes)
         self.image_shape = tuple(self.image_shape or images_shape[1:])
 
     def augment(self, images, labels) -> AugmentedBatch:
@@ -204,7 +235,8 @@ class AutoLabelModel(keras.Model):
         if sample_weight is not None:
             losses *= tf.cast(tf.reshape(sample_weight, [-1]), losses.dtype)
         rows = tf.cast(tf.shape(logits)[0], losses.dtype)
-        regularisation = tf.add_n([tf.cast(x, losses.dtype) for x in self.losses] or [0.0])
+        zero = tf.zeros([], losses.dtype)
+        regularisation = tf.add_n([tf.cast(x, losses.dtype) for x in self.losses] or [zero])
         total = tf.reduce_sum(losses)
         self.loss_mean.update_state(total / rows + regularisation, sample_weight=rows)
         return total / sum_over_replicas(rows) + regularisation / num_replicas()
@@ -280,99 +312,3 @@ def _default_policy(augmentation) -> OneHot | LabelTable:
         return OneHot()
     initial = getattr(augmentation, "initial_confidence", 1.0)
     return LabelTable(augmentation.bucket_shape, initial=initial)
-
-
-def _check_table(policy, augmentation) -> None:
-    if not isinstance(policy, LabelTable):
-        return
-    shape = (1,) if augmentation is None else tuple(augmentation.bucket_shape)
-    if policy.bucket_shape != shape:
-        raise ValueError(
-            "The label table must have the shape of the augmentation's buckets. Received: "
-            f"table {policy.bucket_shape}, augmentation {shape}"
-        )
-
-
-def _check_loss(loss, policy) -> None:
-    if loss is None:
-        return
-    if not isinstance(loss, keras.losses.Loss):
-        raise ValueError(
-            "loss must be a keras.losses.Loss object that takes logits (from_logits=True), or "
-            f"None for SoftTargetLoss. Received: loss={loss!r}"
-        )
-    if isinstance(loss, SoftTargetLoss) and loss.policy is not policy:
-        raise ValueError(
-            "The loss has a label policy of its own: give it to the model, "
-            "AutoLabelModel(label_policy=...), and leave loss out."
-        )
-    if loss.reduction in ("sum", "none"):
-        raise ValueError(
-            "The loss is averaged over the global batch; leave reduction at its default. "
-            f"Received: loss.reduction={loss.reduction!r}"
-        )
-
-
-def _parts_of(x, y) -> tuple:
-    """Images and labels as arrays, or as the specs of a dataset; None where unknown."""
-    if isinstance(x, tf.data.Dataset):
-        spec = x.element_spec
-        known = isinstance(spec, tuple) and len(spec) >= 2 and not isinstance(spec, AugmentedBatch)
-        images, labels = spec[:2] if known else (None, None)
-        return (None, None) if isinstance(images, AugmentedBatch) else (images, labels)
-    if y is None:
-        return None, None
-    return (x if hasattr(x, "dtype") else np.asarray(x)), np.asarray(y)
-
-
-def check_values(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
-    """Refuses arrays with a value that cannot be right.
-
-    Args:
-        images: uint8, or float in [0, 1].
-        labels: int.
-        num_classes: K.
-
-    Raises:
-        ValueError: If a label is out of range, or a float image has a NaN or leaves [0, 1].
-    """
-    if labels.size and not (0 <= labels.min() and labels.max() < num_classes):
-        raise ValueError(
-            f"Labels must lie in 0..{num_classes - 1} (num_classes - 1). "
-            f"Received: labels from {labels.min()} to {labels.max()}"
-        )
-    if images.dtype.kind == "f" and not np.all((images >= 0.0) & (images <= 1.0)):
-        raise ValueError(
-            "Float images must lie in [0, 1] without NaN; divide by 255, or pass uint8. "
-            f"Received: images from {images.min()} to {images.max()}"
-        )
-
-
-def check_network(network: keras.Model, image_shape, num_classes: int) -> None:
-    """Refuses a network that does not return logits of ``num_classes`` classes.
-
-    A probe batch of noise goes through it: rows that are never negative and sum to 1 are
-    probabilities.
-
-    Args:
-        network: The network.
-        image_shape: [B, H, W, C]; unknown sizes are probed at 32 pixels.
-        num_classes: K.
-
-    Raises:
-        ValueError: If it returns probabilities, or not [B, K].
-    """
-    height, width, channels = (
-        size or default for size, default in zip(image_shape[1:], (32, 32, 3), strict=True)
-    )
-    probe = np.random.default_rng(0).uniform(size=(4, height, width, channels))
-    outputs = np.asarray(network(tf.constant(probe, tf.float32), training=False), np.float32)
-    if outputs.shape != (4, num_classes):
-        raise ValueError(
-            f"The network must return logits of shape [B, num_classes={num_classes}]. "
-            f"Received: outputs of shape [B{''.join(f', {size}' for size in outputs.shape[1:])}]"
-        )
-    if np.all(outputs >= 0.0) and np.allclose(outputs.sum(axis=-1), 1.0, atol=1e-3):
-        raise ValueError(
-            "The network returns probabilities, it must return logits: leave out the softmax."
-        )

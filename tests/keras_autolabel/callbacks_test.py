@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel import AugMix, AutoLabel, AutoLabelModel, LabelTable, OneHot
+from keras_autolabel import AugMix, AutoLabel, AutoLabelModel, LabelTable, Mixup, OneHot
 from tests.conftest import Dimming, linear_network, numpy_calibration, numpy_softmax
 
 SHAPE = (8, 8, 1)
@@ -88,7 +88,8 @@ def test_a_dataset_as_holdout_equals_arrays(digits):
     images, labels = (part[100:250] for part in digits)
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(40)
     tables = []
-    for holdout in ((images, labels), (images, labels[:, np.newaxis]), data):
+    weighted = data.map(lambda x, y: (x, y, tf.ones_like(y)))
+    for holdout in ((images, labels), (images, labels[:, np.newaxis]), data, weighted):
         model = _model()
         _fit(model, digits, AutoLabel(holdout))
         tables.append(model.label_policy.confidence.numpy())
@@ -292,6 +293,15 @@ IMAGES, LABELS = np.zeros([20, *SHAPE], np.uint8), np.arange(20) % 10
             "The hold-out is empty",
         ),
         ((IMAGES, LABELS[:19]), {}, "Received: 20 images, 19 labels"),
+        (None, {}, r"must be \(images, labels\).*Received: None"),
+        ((IMAGES, LABELS, LABELS), {}, r"must be \(images, labels\).*'ndarray', 'ndarray', 'nd"),
+        (tf.data.Dataset.from_tensors(IMAGES), {}, r"must be \(images, labels\)"),
+        (
+            tf.data.Dataset.from_tensors((IMAGES, LABELS)).apply(Mixup().dataset_transform(seed=1)),
+            {},
+            r"not augmented.*Received: \['AugmentedBatch', 'ndarray'\]",
+        ),
+        (tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)), {}, "single examples: batch it"),
         ((IMAGES[..., 0], LABELS), {}, r"images.shape=\(20, 8, 8\)"),
         ((IMAGES.astype(int), LABELS), {}, "images.dtype=int64"),
         ((IMAGES, LABELS.astype(float)), {}, "labels.dtype=float64"),
@@ -323,6 +333,21 @@ def test_values_of_the_holdout_are_checked_before_training(digits, holdout, mess
     with pytest.raises(ValueError, match=message):
         _fit(model, digits, AutoLabel(holdout))
     assert int(model.optimizer.iterations) == 0
+
+
+@pytest.mark.parametrize("shape", [(9, 9, 1), (8, 8, 3)])
+def test_the_size_of_the_holdout_is_checked_before_training(digits, shape):
+    model, images = _model(), np.zeros([20, *shape], np.uint8)
+    with pytest.raises(ValueError, match=r"The hold-out: The network.*images of shape \([89], "):
+        _fit(model, digits, AutoLabel((images, LABELS)))
+    assert int(model.optimizer.iterations) == 0
+
+
+def test_a_loss_that_does_not_read_the_table_is_refused(digits):
+    model = _model()
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(ValueError, match="leave loss out of compile. Received: loss=SparseCat"):
+        _fit(model, digits, AutoLabel(digits))
 
 
 def test_missing_classes_are_named(digits):

@@ -10,9 +10,11 @@ from keras_autolabel import (
     AutoLabelModel,
     LabelSmoothing,
     LabelTable,
+    Mixup,
     OneHot,
     SoftTargetLoss,
 )
+from keras_autolabel.checks import names_of_non_finite
 from tests.conftest import Dimming, linear_network, numpy_softmax
 
 RATE = 0.5
@@ -185,6 +187,29 @@ def test_the_own_loss_may_be_given():
     _assert_weights(model, _step(start, IMAGES / 255, _targets(LABELS, 0.7)))
 
 
+def _half_network():
+    """A layer in single precision inside a model of mixed precision."""
+    layer = keras.layers.Dense(3, dtype="float32")
+    return keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(dtype="float32"), layer])
+
+
+def test_mixed_precision_does_not_round_images(mixed_precision):
+    model = _model(network=_half_network())
+    assert model.compute_dtype == mixed_precision.removeprefix("mixed_")
+    expected = _logits(model.network.get_weights(), IMAGES / 255)
+    for images in (IMAGES, FLOATS):
+        np.testing.assert_allclose(model.predict(images, verbose=0), expected, atol=1e-6)
+
+
+def test_a_network_in_double_precision():
+    layers = [keras.layers.Flatten(dtype="float64"), keras.layers.Dense(3, dtype="float64")]
+    model = _model(network=keras.Sequential([keras.Input(SHAPE, dtype="float64"), *layers]))
+    start = model.network.get_weights()
+    model.fit(IMAGES, LABELS, batch_size=6, verbose=0)
+    assert model.network.get_weights()[0].dtype == np.float64
+    _assert_weights(model, _step(start, IMAGES / 255, _targets(LABELS, 1.0)))
+
+
 def test_mixed_precision_keeps_label_and_loss_in_float32(mixed_precision):
     network = linear_network(SHAPE, 3)
     # Logits that half precision holds exactly, so that the label and the loss alone can round.
@@ -233,6 +258,15 @@ def test_validation_data_of_fit_is_what_evaluate_sees():
     logs = model.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
     for name in ("loss", "accuracy"):
         np.testing.assert_allclose(history[f"val_{name}"], [logs[name]], rtol=1e-6)
+
+
+def test_evaluate_takes_a_column_of_labels_after_a_row():
+    # Keras then traces for labels of any rank.
+    model = _model()
+    logs = [model.evaluate(IMAGES, labels, verbose=0) for labels in (LABELS, LABELS[:, np.newaxis])]
+    assert logs[0] == logs[1]
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="abels must be class n"):
+        model.evaluate(IMAGES, np.eye(3, dtype=int)[LABELS], verbose=0)
 
 
 def test_weights_of_evaluate():
@@ -357,6 +391,9 @@ class LateNetwork(keras.Model):
             {"num_classes": 3, "label_policy": LabelTable((2,))},
             r"table \(2,\), augmentation \(1,\)",
         ),
+        (linear_network(SHAPE, 3), {"num_classes": 3, "seed": -1}, "Received: seed=-1"),
+        (linear_network(SHAPE, 3), {"num_classes": 3, "seed": 2**31}, "Received: seed=2147483648"),
+        (linear_network(SHAPE, 3), {"num_classes": 3, "seed": 0.5}, "Received: seed=0.5"),
     ],
 )
 def test_construction_is_checked(network, arguments, message):
@@ -369,6 +406,45 @@ def test_a_network_that_is_built_late_is_checked_by_fit():
     model.compile("sgd")
     with pytest.raises(ValueError, match="leave out the softmax"):
         model.fit(IMAGES, LABELS, verbose=0)
+
+
+def test_probabilities_in_bfloat16_are_found():
+    dense = keras.layers.Dense(3, kernel_initializer="zeros", dtype="bfloat16")
+    network = _network(dense, keras.layers.Activation("softmax", dtype="bfloat16"))
+    # A third is 0.333984375 in bfloat16.
+    sums = tf.reduce_sum(tf.cast(network(FLOATS), tf.float32), axis=-1)
+    np.testing.assert_array_equal(sums, np.full(6, 3 * 0.333984375, np.float32))
+    with pytest.raises(ValueError, match="leave out the softmax"):
+        AutoLabelModel(network, num_classes=3)
+
+
+def test_a_network_that_is_built_late_is_checked_by_a_dataset_that_is_augmented():
+    model = AutoLabelModel(LateNetwork("softmax"), Dimming(), num_classes=3)
+    model.compile("sgd")
+    data = tf.data.Dataset.from_tensors((IMAGES, LABELS))
+    with pytest.raises(ValueError, match="leave out the softmax"):
+        model.fit(data.apply(AugMixLike().dataset_transform(seed=1)), verbose=0)
+
+
+OPEN_SIZES = [[None] * 4, [None, None, None, 1], [None, 2, 2, None]]
+
+
+@pytest.mark.parametrize("network", [linear_network(SHAPE, 3), LateNetwork()])
+@pytest.mark.parametrize("shape", OPEN_SIZES)
+def test_datasets_may_leave_sizes_open(network, shape):
+    network(FLOATS)
+    start = network.get_weights()
+    model = _model(network=network)
+    specs = tf.TensorSpec(shape, tf.uint8), tf.TensorSpec([None], tf.int64)
+    data = tf.data.Dataset.from_generator(lambda: [(IMAGES, LABELS)], output_signature=specs)
+    model.fit(data, validation_data=data, verbose=0)
+    _assert_weights(model, _step(start, IMAGES / 255, _targets(LABELS, 1.0)))
+
+
+def test_images_that_the_network_cannot_take_are_refused():
+    model = _model(network=linear_network(SHAPE, 3))
+    with pytest.raises(ValueError, match=r"cannot be called.*images of shape \(4, 4, 1\)"):
+        model.fit(np.zeros([6, 4, 4, 1], np.uint8), LABELS, verbose=0)
 
 
 def test_a_network_that_is_built_late_trains():
@@ -393,6 +469,10 @@ def test_a_network_that_is_built_late_trains():
         (
             keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none"),
             "Received: loss.reduction='none'",
+        ),
+        (
+            keras.losses.SparseCategoricalCrossentropy(),
+            r"pass from_logits=True. Received: SparseCategoricalCrossentropy\(from_logits=False\)",
         ),
     ],
 )
@@ -440,6 +520,36 @@ def test_values_of_arrays_are_checked_before_any_step(images, labels, message):
     assert int(model.optimizer.iterations) == 0
 
 
+@pytest.mark.parametrize("kind", ["arrays", "weights", "dataset"])
+@pytest.mark.parametrize(("images", "labels", "message"), WRONG_TYPES + WRONG_VALUES)
+def test_validation_data_is_checked_before_any_step(images, labels, message, kind):
+    model, data = _model(Dimming()), (images, labels)
+    if kind == "weights":
+        data = (*data, np.ones(6))
+    elif kind == "dataset":
+        if message in [row[2] for row in WRONG_VALUES]:
+            pytest.skip("values of a dataset are checked when they come")
+        data = tf.data.Dataset.from_tensor_slices(data).batch(2)
+    with pytest.raises(ValueError, match=f"validation_data: .*{message}"):
+        model.fit(IMAGES, LABELS, validation_data=data, verbose=0)
+    assert int(model.optimizer.iterations) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"batch_size": 5}, {"batch_size": 1}, {"batch_size": 4, "validation_split": 0.1}]
+)
+def test_mixup_refuses_a_last_batch_of_one_image(arguments):
+    model = _model(Mixup())
+    with pytest.raises(ValueError, match=r"the last one would hold 1.*Received: [56] images"):
+        model.fit(IMAGES, LABELS, verbose=0, **arguments)
+    assert int(model.optimizer.iterations) == 0
+
+
+@pytest.mark.parametrize("arguments", [{"batch_size": 4}, {"batch_size": 5, "steps_per_epoch": 1}])
+def test_mixup_takes_other_batches(arguments):
+    assert _model(Mixup()).fit(IMAGES, LABELS, verbose=0, **arguments).history["loss"]
+
+
 @pytest.mark.parametrize("augmentation", [None, Dimming()])
 @pytest.mark.parametrize(("images", "labels", "message"), WRONG_VALUES)
 def test_values_of_datasets_are_checked_at_their_step(augmentation, images, labels, message):
@@ -461,6 +571,24 @@ def test_evaluate_checks_types(images, labels, message):
 def test_evaluate_checks_images(images, labels, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         _model().evaluate(images, labels, verbose=0)
+
+
+# --- weights that training broke ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_weights_that_are_not_finite_are_named(dtype):
+    layers = [keras.layers.Dense(4, name="fine"), keras.layers.Dense(3, name="broken", dtype=dtype)]
+    network = _network(*layers)
+    assert names_of_non_finite(network.weights) == []
+    for value in (np.nan, -np.inf):
+        layers[1].bias.assign([0.0, value, 0.0])
+        (name,) = names_of_non_finite([*network.weights, tf.Variable(3)])
+        assert "broken/bias" in name
+
+
+def test_large_weights_are_finite():
+    assert names_of_non_finite([tf.Variable(1e300, dtype=tf.float64)]) == []
 
 
 if __name__ == "__main__":

@@ -7,16 +7,20 @@ from tensorflow import keras
 
 from keras_autolabel import (
     PGD,
+    AugMix,
     AutoLabelModel,
     ConfidenceCalibrated,
     HalfAdversarial,
+    LabelSmoothing,
     Mixup,
     MixupLabels,
+    OneHot,
+    RandAugment,
     SoftTargetLoss,
 )
 from keras_autolabel.batch import AugmentedBatch
 from keras_autolabel.labels import class_shares
-from tests.conftest import linear_network, numpy_softmax
+from tests.conftest import Dimming, linear_network, numpy_softmax
 
 RATE = 0.5
 SHAPE = (2, 2, 1)
@@ -171,6 +175,51 @@ def test_config_round_trips(policy, config):
         type(policy).from_config(config),
     ):
         assert type(copy) is type(policy) and copy.get_config() == config
+
+
+CCAT = HalfAdversarial(PGD(epsilon=0.1))
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "policy", "message"),
+    [
+        (
+            AugMix(),
+            LabelSmoothing(num_classes=10),
+            r"LabelSmoothing\(num_classes=10\), num_classes=3",
+        ),
+        (CCAT, ConfidenceCalibrated(num_classes=2), r"Calibrated\(num_classes=2\), num_classes=3"),
+        (AugMix(), MixupLabels(), "MixupLabels does not go with AugMix: .*mixture of two images"),
+        (RandAugment(), MixupLabels(), "does not go with RandAugment"),
+        (PGD(epsilon=0.1), MixupLabels(), "does not go with PGD"),
+        (CCAT, MixupLabels(), "does not go with HalfAdversarial"),
+        (Mixup(), OneHot(), "OneHot does not go with Mixup: .*MixupLabels is ordinary mixup"),
+        (Mixup(), LabelSmoothing(num_classes=3), "ignore the second class; MixupLabels is ord"),
+        (Mixup(), ConfidenceCalibrated(num_classes=3), "does not go with Mixup"),
+        (PGD(epsilon=0.1), ConfidenceCalibrated(num_classes=3), "HalfAdversarial"),
+        (CCAT, None, "LabelTable does not go with HalfAdversarial: pass label_policy=Confidence"),
+    ],
+)
+def test_policies_that_do_not_fit_are_refused(augmentation, policy, message):
+    with pytest.raises(ValueError, match=message):
+        AutoLabelModel(linear_network(SHAPE, 3), augmentation, num_classes=3, label_policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "policy"),
+    [
+        (Dimming(), MixupLabels()),
+        (Dimming(), ConfidenceCalibrated(num_classes=3)),
+        # The dataset may be augmented already.
+        (None, MixupLabels()),
+        (CCAT, OneHot()),
+        (CCAT, LabelSmoothing(num_classes=3)),
+        (Mixup(), lambda batch: (1.0 - batch.mix, batch.mix)),
+        (Mixup(), None),
+    ],
+)
+def test_policies_that_fit_pass(augmentation, policy):
+    AutoLabelModel(linear_network(SHAPE, 3), augmentation, num_classes=3, label_policy=policy)
 
 
 def test_a_model_of_ccat_survives_its_config():

@@ -15,7 +15,7 @@ PACKAGE = [path for path in SOURCES if path.is_relative_to(ROOT / "keras_autolab
 # in one folder may import its neighbours, in no circle.
 ORDER = (
     *("version", "buckets", "batch", "calibration", "labels", "distribution", "losses"),
-    *("augment", "export", "model", "callbacks", "plots"),
+    *("augment", "checks", "export", "model", "callbacks", "plots"),
 )
 # Methods of named tuples: public in spite of their names.
 NAMED_TUPLE = {"_replace", "_asdict", "_fields", "_make"}
