@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 import keras_autolabel as kal
-from keras_autolabel.model import check_network
+from keras_autolabel.checks import check_network
 
 # Registers the layers that a model.keras of ours is made of.
 from train import image_network as image_network

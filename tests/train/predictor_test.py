@@ -153,14 +153,14 @@ def _cut(file):
     file.write_bytes(content[: len(content) // 2])
 
 
-def _cut_variables(folder):
-    for file in (folder / "variables").glob("*.data*"):
-        _cut(file)
+def _data_of(saved_model):
+    (file,) = (saved_model / "variables").glob("*.data*")
+    return file
 
 
 DAMAGES = {
-    "no variables file": lambda folder: shutil.rmtree(folder / "variables"),
-    "variables cut": _cut_variables,
+    "no variables file": lambda folder: _data_of(folder).unlink(),
+    "variables cut": lambda folder: _cut(_data_of(folder)),
     "graph cut": lambda folder: _cut(folder / "saved_model.pb"),
 }
 
@@ -223,7 +223,7 @@ def test_damaged_checkpoint_is_named_in_one_line(killed):
 
 def test_checkpoint_of_another_network_is_refused(killed):
     settings = json.loads((killed / "settings.json").read_text("utf-8"))
-    settings |= {"network": "wide_resnet", "depth": 10, "width": 1}
+    settings |= {"network": "wide_resnet", "depth": 10, "width": 2}
     (killed / "settings.json").write_text(json.dumps(settings), "utf-8")
     with pytest.raises(ValueError, match="ckpt-8 is damaged or of another network: .") as raised:
         Predictor(str(killed))
