@@ -11,12 +11,13 @@ from tensorflow import keras
 import data
 import keras_autolabel as kal
 from keras_autolabel import plots
+from keras_autolabel.checks import names_of_non_finite
 from train import builders, run_folder
-from train.report import figures_of, versions, write_json
+from train.report import figures_of, reason_of, versions, write_json
 from train.settings import Settings
 
 PREDICT_ROWS = 500
-DIVERGED = "The loss is no longer finite; lower --learning_rate."
+DIVERGED = "Training has diverged; lower --learning_rate."
 
 
 def build(settings: Settings, splits: data.Splits) -> kal.AutoLabelModel:
@@ -69,7 +70,7 @@ def train(model: kal.AutoLabelModel, settings: Settings, splits: data.Splits, fo
         folder: The folder of the run.
 
     Raises:
-        ValueError: If the loss is no longer finite.
+        ValueError: If the loss or a weight is no longer finite.
     """
     checkpoints = run_folder.Checkpoints(model, folder)
     done = checkpoints.restore()
@@ -107,9 +108,13 @@ def train(model: kal.AutoLabelModel, settings: Settings, splits: data.Splits, fo
         # An attack stops at the first gradient that is not finite.
         if "is not finite" not in str(error):
             raise
-        raise ValueError(DIVERGED) from error
+        raise ValueError(f"{DIVERGED} {reason_of(error)}") from error
+    broken = names_of_non_finite(model.network.weights)
+    if broken:
+        names = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
+        raise ValueError(f"{DIVERGED} {len(broken)} weights are not finite: {names}")
     if not np.all(np.isfinite(history.history["loss"])):
-        raise ValueError(DIVERGED)
+        raise ValueError(f"{DIVERGED} The loss is not finite.")
 
 
 def measure(

@@ -171,7 +171,8 @@ def _begin_worker() -> None:
 
 def _end_with_parent() -> None:
     multiprocessing.parent_process().join()
-    os._exit(1)
+    # From a thread nothing milder ends a process; a file half written has another name.
+    signal.raise_signal(signal.SIGKILL)
 
 
 def _write_missing(
