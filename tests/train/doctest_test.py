@@ -7,6 +7,8 @@ from train import (
     builders,
     evaluation,
     image_network,
+    past_run,
+    predictor,
     report,
     resnet50,
     run_folder,
@@ -18,8 +20,8 @@ from train import (
 
 # All but those that define flags, which no two modules in one process may.
 MODULES = [
-    *(builders, evaluation, image_network, report, resnet50, run_folder, schedules, settings),
-    *(small_resnet, wide_resnet),
+    *(builders, evaluation, image_network, past_run, predictor, report, resnet50, run_folder),
+    *(schedules, settings, small_resnet, wide_resnet),
 ]
 
 
