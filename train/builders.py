@@ -23,6 +23,36 @@ PUBLISHED_MOMENTS = {
 }
 
 
+def load_data(settings: Settings, *, download: bool = False) -> data.Splits:
+    """The data of a run, split as its settings say.
+
+    Args:
+        settings: The settings of the run.
+        download: Whether TFDS may download and prepare what is missing.
+
+    Returns:
+        ``data.Splits``.
+
+    Raises:
+        ValueError, FileNotFoundError, ImportError: As ``data.load`` does.
+
+    Example:
+        >>> load_data(Settings(dataset="digits", train_examples=500)).counts()
+        {'train': 500, 'holdout': 249, 'test': 300}
+    """
+    return data.load(
+        settings.dataset,
+        data_dir=settings.data_dir,
+        seed=settings.seed,
+        train_examples=settings.train_examples,
+        holdout_examples=settings.holdout_examples,
+        crop_and_flip=settings.crop_and_flip,
+        image_size=settings.image_size,
+        download=download,
+        skip_unreadable=settings.skip_unreadable,
+    )
+
+
 def build_network(
     settings: Settings, train: data.Split | data.StreamedSplit, num_classes: int
 ) -> keras.Model:

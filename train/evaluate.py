@@ -21,7 +21,7 @@ from absl import app, flags, logging
 import data
 from data import corrupted_sets
 from keras_autolabel import TemperatureScaling
-from train import evaluation, past_run
+from train import builders, evaluation, past_run
 from train.evaluation_report import Report
 from train.predictor import Predictor
 from train.settings import Settings
@@ -126,7 +126,7 @@ def holdout_of(predictor: Predictor, settings: Settings) -> data.Split | None:
     run = run_of(predictor)
     names = ("seed", "train_examples", "holdout_examples")
     split_as = {name: getattr(run, name) for name in names}
-    return past_run.load_data(dataclasses.replace(settings, **split_as)).holdout
+    return builders.load_data(dataclasses.replace(settings, **split_as)).holdout
 
 
 def temperatures_of(predictor: Predictor, holdout: data.Split | None) -> list[float]:
@@ -258,7 +258,7 @@ def evaluate(folder: str) -> None:
     ]
     check_holdouts(predictors)
     settings = settings_of(predictors)
-    splits = past_run.load_data(settings, download=FLAGS.download)
+    splits = builders.load_data(settings, download=FLAGS.download)
     for predictor in predictors:
         predictor.check_images(splits.test.image_shape)
     os.makedirs(os.path.join(folder, "figures"), exist_ok=True)

@@ -21,7 +21,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 import data
-from train import training
+from train import builders, training
 from train.report import reason_of, table_of
 from train.settings import (
     AUGMENTATIONS,
@@ -163,17 +163,7 @@ def main(argv: list[str]) -> None:
     folder = FLAGS.output_dir or os.path.join("runs", settings.run_name())
     try:
         check_combination(settings)
-        splits = data.load(
-            settings.dataset,
-            data_dir=settings.data_dir,
-            seed=settings.seed,
-            train_examples=settings.train_examples,
-            holdout_examples=settings.holdout_examples,
-            crop_and_flip=settings.crop_and_flip,
-            image_size=settings.image_size,
-            download=FLAGS.download,
-            skip_unreadable=settings.skip_unreadable,
-        )
+        splits = builders.load_data(settings, download=FLAGS.download)
         counts = splits.counts()
         parts = (
             f"{counts['train']:,} training, {counts['holdout']:,} hold-out (stratified draws), "

@@ -1,7 +1,6 @@
-"""What a run left behind: its settings, its data, and the last checkpoint if it was killed."""
+"""What a run left behind: its settings, and the network of its last checkpoint if it was killed."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -27,12 +26,8 @@ def settings_beside(path: str) -> Settings | None:
     """
     known = {field.name for field in dataclasses.fields(Settings)}
     for folder in (path, os.path.dirname(path.rstrip("/"))):
-        try:
-            with open(os.path.join(folder, run_folder.SETTINGS), encoding="utf-8") as file:
-                content = json.load(file)
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            continue
-        if isinstance(content, dict) and {"dataset", "augmentation", "labels"} <= content.keys():
+        content = run_folder.read_settings(folder)
+        if content is not None:
             return Settings(**{name: content[name] for name in known & content.keys()})
     return None
 
@@ -71,44 +66,13 @@ def shared_settings(dataset: str, runs: Iterable[Settings], given: Mapping[str, 
     return dataclasses.replace(runs[0], **given)
 
 
-def load_data(settings: Settings, *, download: bool = False) -> data.Splits:
-    """The data of a run, split as they were for it.
-
-    Args:
-        settings: The settings of the run.
-        download: Whether TFDS may download and prepare what is missing.
-
-    Returns:
-        ``Splits``.
-
-    Raises:
-        ValueError, FileNotFoundError, ImportError: As ``data.load`` does.
-    """
-    return data.load(
-        settings.dataset,
-        data_dir=settings.data_dir,
-        seed=settings.seed,
-        train_examples=settings.train_examples,
-        holdout_examples=settings.holdout_examples,
-        crop_and_flip=settings.crop_and_flip,
-        image_size=settings.image_size,
-        download=download,
-        skip_unreadable=settings.skip_unreadable,
-    )
-
-
-def last_checkpoint(folder: str) -> str | None:
-    """The newest checkpoint of a run; None where there is none."""
-    return tf.train.latest_checkpoint(os.path.join(folder, run_folder.CHECKPOINTS))
-
-
 def restored_network(
     checkpoint: str, settings: Settings, splits: data.Splits
 ) -> tuple[keras.Model, int]:
     """The network of a run that was killed.
 
     Args:
-        checkpoint: What ``last_checkpoint`` returned.
+        checkpoint: What ``run_folder.last_checkpoint`` returned.
         settings: The settings of the run.
         splits: Its data; the network normalises with their moments.
 

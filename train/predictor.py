@@ -10,10 +10,10 @@ from tensorflow import keras
 
 import keras_autolabel as kal
 from keras_autolabel.checks import check_network
+from train import builders, past_run, run_folder
 
 # Registers the layers that a model.keras of ours is made of.
 from train import image_network as image_network
-from train import past_run
 from train.past_run import first_line
 
 ANY_SIZE = (None, None, None)
@@ -55,13 +55,13 @@ class Predictor:
                 break
         if not os.path.exists(path):
             raise FileNotFoundError(f"There is no model at {path}.")
-        checkpoint = self.run_settings and past_run.last_checkpoint(path)
+        checkpoint = self.run_settings and run_folder.last_checkpoint(path)
         if os.path.isfile(path):
             self.network, self.image_shape = _keras_network(path)
         elif checkpoint:
             run = self.run_settings
             moved = dataclasses.replace(run, data_dir=data_dir or run.data_dir)
-            splits = past_run.load_data(moved, download=download)
+            splits = builders.load_data(moved, download=download)
             self.network, epoch = past_run.restored_network(checkpoint, run, splits)
             self.name += f", epoch {epoch}"
             self.image_shape = splits.train.image_shape

@@ -35,11 +35,11 @@ def open_run(folder: str, settings: Settings, *, overwrite: bool) -> None:
     """
     mine = dataclasses.asdict(settings)
     if os.path.isdir(folder) and os.listdir(folder):
-        theirs = _settings_in(folder)
+        theirs = read_settings(folder)
         if theirs is None:
             raise ValueError(f"{folder} is not empty and holds no run; name another --output_dir.")
         finished = os.path.exists(os.path.join(folder, METRICS))
-        begun = finished or tf.train.latest_checkpoint(os.path.join(folder, CHECKPOINTS))
+        begun = finished or last_checkpoint(folder)
         if overwrite or (theirs != mine and not begun):
             shutil.rmtree(folder)
         elif finished or theirs != mine:
@@ -75,12 +75,17 @@ def check_space(folder: str, parameters: int) -> None:
         )
 
 
-def _settings_in(folder: str) -> dict | None:
+def last_checkpoint(folder: str) -> str | None:
+    """The newest checkpoint of a run; None where there is none."""
+    return tf.train.latest_checkpoint(os.path.join(folder, CHECKPOINTS))
+
+
+def read_settings(folder: str) -> dict | None:
     """The settings of the run in a folder; None where there is no run."""
     try:
         with open(os.path.join(folder, SETTINGS), encoding="utf-8") as file:
             settings = json.load(file)
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     # Other programs have a settings.json, too.
     ours = isinstance(settings, dict) and {"dataset", "augmentation", "labels"} <= set(settings)

@@ -2,7 +2,8 @@ import sys
 
 import pytest
 
-from train.past_run import load_data, settings_beside, shared_settings
+from train.builders import load_data
+from train.past_run import settings_beside, shared_settings
 from train.settings import Settings
 
 
