@@ -16,6 +16,7 @@ import pathlib
 import sys
 
 import numpy as np
+import tensorflow as tf
 from absl import app, flags, logging
 
 import data
@@ -24,6 +25,7 @@ from keras_autolabel import TemperatureScaling
 from train import builders, evaluation, past_run
 from train.evaluation_report import Report
 from train.predictor import Predictor
+from train.report import reason_of
 from train.settings import Settings
 
 flags.DEFINE_multi_string("model", None, "What to measure; may be given several times.")
@@ -287,6 +289,8 @@ def main(argv: list[str]) -> None:
         evaluate(folder)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"train.evaluate: {error}")
+    except tf.errors.OpError as error:
+        sys.exit(f"train.evaluate: {reason_of(error)}")
     print(f"Results are in {folder}: evaluation.json, evaluation.csv, figures/.")
 
 
