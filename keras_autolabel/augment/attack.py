@@ -202,7 +202,8 @@ def gradient_step(
         loss: What is maximised.
 
     Returns:
-        ``(moved, losses, logits)``: the new images, and what the network says of the old ones.
+        ``(moved, losses, logits)``: the new images, and what the network says of the old ones, in
+        its own dtype.
     """
     # The weights are not watched: no gradient can reach them from here.
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -217,7 +218,7 @@ def gradient_step(
     gradient = tape.gradient(outputs, adversarial, output_gradients=tf.cast(ascent, outputs.dtype))
     with tf.control_dependencies([_assert_finite(gradient, network)]):
         moved = adversarial + step_size * tf.sign(gradient)
-    return into_ball(moved, clean, epsilon), losses, logits
+    return into_ball(moved, clean, epsilon), losses, outputs
 
 
 def random_start(clean: tf.Tensor, epsilon: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
