@@ -60,6 +60,34 @@ def environment() -> dict[str, str]:
     return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
 
 
+FAILING = """
+import tensorflow as tf
+from absl import app
+from train import {module} as binary
+
+def fail(*_, **__):
+    message = "Graph execution error:\\nassertion failed: [no space]\\n\\t [[{{{{node a}}}}]]"
+    raise tf.errors.ResourceExhaustedError(None, None, message)
+
+binary.{function} = fail
+app.run(binary.main)
+"""
+
+
+def failing_message(module: str, function: str, *arguments: str) -> str:
+    """How a binary ends in which a function raises an error of TensorFlow."""
+    ended = subprocess.run(
+        [sys.executable, "-c", FAILING.format(module=module, function=function), *arguments],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    return ended.stderr.strip().splitlines()[-1]
+
+
 def run_commands(commands: list[list[str]], folder: Path) -> list[Ended]:
     """Runs ``[module, *arguments]`` one after the other, each in a process of its own."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from PIL import Image
 import data
 from keras_autolabel import TemperatureScaling
 from tests.conftest import linear_network
-from tests.train.conftest import run_commands
+from tests.train.conftest import failing_message, run_commands
 from train.predictor import Predictor
 from train.report import figures_of
 
@@ -364,6 +364,11 @@ def test_killed_run_is_measured_at_its_last_checkpoint(others, finished_run):
     name = "published (published), 1 images per set"
     assert content["corrupted"] == {"name": name, "seed": None}
     assert f"{name}; means over types" in ended["killed"].stdout
+
+
+def test_an_error_of_tensorflow_is_one_line():
+    message = failing_message("evaluate", "evaluate", "--model=none")
+    assert message == "train.evaluate: assertion failed: [no space]"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -11,7 +10,7 @@ from tensorflow import keras
 import data
 import keras_autolabel as kal
 from tests.conftest import numpy_calibration
-from tests.train.conftest import ROOT, environment, run_commands
+from tests.train.conftest import failing_message, run_commands
 from train.image_network import ImageNetwork
 from train.report import table_of
 from train.run_folder import read_history, table_in
@@ -266,37 +265,8 @@ def test_loss_that_is_not_finite_ends_with_one_line(tmp_path):
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-FAILING = """
-import tensorflow as tf
-from absl import app
-from train import {module} as binary
-
-def fail(*_, **__):
-    message = "Graph execution error:\\nassertion failed: [no space]\\n\\t [[{{{{node a}}}}]]"
-    raise tf.errors.ResourceExhaustedError(None, None, message)
-
-binary.{fails} = fail
-app.run(binary.main)
-"""
-
-
-@pytest.mark.parametrize(
-    ("module", "fails", "arguments"),
-    [("fit", "training.run", []), ("evaluate", "evaluate", ["--model=none"])],
-)
-def test_an_error_of_tensorflow_is_one_line(module, fails, arguments):
-    code = FAILING.format(module=module, fails=fails)
-    ended = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 1 and "Traceback" not in ended.stderr
-    expected = f"train.{module}: assertion failed: [no space]"
-    assert ended.stderr.strip().splitlines()[-1] == expected
+def test_an_error_of_tensorflow_is_one_line():
+    assert failing_message("fit", "training.run") == "train.fit: assertion failed: [no space]"
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
