@@ -540,10 +540,10 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path, how):
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(int(how))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         workers = [int(pid) for pid in parent.stdout.readline().split()]
-        assert len(workers) == 2 and parent.wait(timeout=30) == -how
+        assert len(workers) == 2 and parent.wait(timeout=60) == -how
         try:
             # The pipe is open for as long as a worker is there.
-            assert select.select([parent.stdout], [], [], 10)[0] and not parent.stdout.read()
+            assert select.select([parent.stdout], [], [], 60)[0] and not parent.stdout.read()
         finally:
             for worker in workers:
                 with contextlib.suppress(ProcessLookupError):
