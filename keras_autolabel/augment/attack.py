@@ -129,7 +129,8 @@ def projected_gradient_descent(
             tf.tensor_scatter_nd_update(broken, rows, tf.gather(attacked_broken, at)),
         )
 
-    start = (0, clean, loss(labels, logits), tf.argmax(logits, -1, tf.int32) != labels)
+    wrong = tf.argmax(logits, -1, tf.int32) != labels
+    start = (0, clean, loss(labels, tf.cast(logits, tf.float32)), wrong)
     left = tf.while_loop(
         lambda number, _, __, broken: (number < num_restarts) & ~tf.reduce_all(broken),
         restart,

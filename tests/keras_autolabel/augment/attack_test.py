@@ -469,6 +469,21 @@ def test_mixed_precision_ends_in_the_same_corner(mixed_precision, bias):
     np.testing.assert_allclose(actual[:, :3], [[0.6, 0.0, 1.0]], atol=1e-6)
 
 
+def test_a_loss_of_ones_own_gets_float32(mixed_precision):
+    adversarial = projected_gradient_descent(
+        _two_class_network(),
+        _as_images(PIXELS),
+        [0],
+        epsilon=0.1,
+        num_steps=8,
+        step_size=0.025,
+        seed=SEED,
+        loss=lambda labels, logits: logits[:, 1] - logits[:, 0],
+    )
+    actual = adversarial.numpy().reshape(1, 4)
+    np.testing.assert_allclose(actual[:, :3], [[0.6, 0.0, 1.0]], atol=1e-6)
+
+
 def test_eager_equals_graph_of_unknown_size(trained):
     network, images, labels = trained
 

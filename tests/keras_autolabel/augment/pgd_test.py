@@ -487,6 +487,11 @@ def test_without_a_network_it_says_so(augmentation):
         data.map(lambda images, labels: augmentation(images, labels, seed=SEED))
 
 
+def test_dataset_transform_of_half_adversarial_batches_is_refused():
+    with pytest.raises(ValueError, match="cannot run in a dataset"):
+        HalfAdversarial(PGD(epsilon=0.1)).dataset_transform(seed=1)
+
+
 def test_dataset_transform_is_refused():
     with pytest.raises(ValueError, match="PGD attacks the network.*give it to AutoLabelModel"):
         PGD(epsilon=0.1).dataset_transform(seed=1)
