@@ -1,6 +1,7 @@
 """AutoLabel: calibrated labels for augmented data, for Keras on TensorFlow."""
 
 from keras_autolabel.augment.attack import projected_gradient_descent as projected_gradient_descent
+from keras_autolabel.augment.augmentation import Augmentation as Augmentation
 from keras_autolabel.augment.augmix import AugMix as AugMix
 from keras_autolabel.augment.mixup import Mixup as Mixup
 from keras_autolabel.augment.pgd import PGD as PGD

@@ -1,7 +1,10 @@
 """What an augmentation returns, and the checks of what it is given."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -71,6 +74,43 @@ def clean_batch(images, labels) -> AugmentedBatch:
     return without_partner(images, labels, distance=distance, bucket=tf.cast(distance, tf.int32))
 
 
+def label_rows(batch: AugmentedBatch) -> tf.Tensor:
+    """All of a batch but its images, as one tensor: Keras hands a loss no more than one.
+
+    Args:
+        batch: The batch.
+
+    Returns:
+        float32 [B, 5]; exact for class numbers and buckets below 2^24.
+    """
+    return tf.stack([tf.cast(field, tf.float32) for field in batch[1:]], axis=-1)
+
+
+def from_label_rows(rows: tf.Tensor) -> AugmentedBatch:
+    """The batch that ``label_rows`` was given, without its images.
+
+    Args:
+        rows: float [B, 5], or class numbers [B] or [B, 1]: those of clean images.
+
+    Returns:
+        An ``AugmentedBatch`` whose images are None.
+
+    Example:
+        >>> batch = clean_batch(tf.zeros([2, 8, 8, 1]), [3, 5])
+        >>> from_label_rows(label_rows(batch)).labels.numpy().tolist()
+        [3, 5]
+    """
+    rows = tf.convert_to_tensor(rows)
+    if rows.shape.rank == 1 or rows.shape[-1] == 1:
+        labels = tf.reshape(tf.cast(rows, tf.int32), [-1])
+        distance = tf.zeros_like(labels, tf.float32)
+        return without_partner(None, labels, distance=distance, bucket=tf.zeros_like(labels))
+    labels, partners, mix, distance, bucket = tf.unstack(rows, axis=-1)
+    labels, partners, bucket = (tf.cast(x, tf.int32) for x in (labels, partners, bucket))
+    mix, distance = tf.cast(mix, tf.float32), tf.cast(distance, tf.float32)
+    return AugmentedBatch(None, labels, partners, mix, distance, bucket)
+
+
 def to_float(images: tf.Tensor) -> tf.Tensor:
     """Images as float32 in [0, 1]: integers are divided by 255, floats are taken as they are.
 
@@ -110,13 +150,13 @@ def to_uint8(images: tf.Tensor) -> tf.Tensor:
 
 
 def check_batch(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Refuses what is no batch of images and integer labels.
+    """Refuses what is no batch of images and labels of one class each.
 
     Type and rank are checked while tracing, values on every batch (in the graph too).
 
     Args:
         images: uint8 or float [B, H, W, C]; floats in [0, 1].
-        labels: int [B] or [B, 1].
+        labels: As in ``class_numbers``.
 
     Returns:
         The images as they came and the labels as int32 [B].
@@ -124,20 +164,106 @@ def check_batch(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Ten
     Raises:
         ValueError: If type or rank are wrong.
         tf.errors.InvalidArgumentError: If a float image has a NaN or a value outside [0, 1], or
-            labels, of a rank that only the graph knows, are not one an image.
+            labels name no class.
     """
-    images, labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
+    return check_images(images), class_numbers(labels, batch_size=tf.shape(images)[0])
+
+
+def check_images(images: tf.Tensor) -> tf.Tensor:
+    """The images as they came; refuses what ``check_batch`` refuses of images."""
+    images = tf.convert_to_tensor(images)
     check_image_type(images)
+    if not images.dtype.is_floating:
+        return images
+    # A NaN fails both comparisons, so that one condition catches all three mistakes.
+    inside = tf.reduce_all((images >= 0.0) & (images <= 1.0))
+    found = [tf.reduce_min(images), tf.reduce_max(images)]
+    with tf.control_dependencies([tf.debugging.Assert(inside, [OUT_OF_RANGE, *found])]):
+        return tf.identity(images)
+
+
+def class_numbers(labels: tf.Tensor, *, batch_size: tf.Tensor | None = None) -> tf.Tensor:
+    """Labels as the numbers of the classes that they name.
+
+    Args:
+        labels: Class numbers [B] or [B, 1], of any dtype that holds whole numbers, or one-hot rows
+            [B, K]: what ``label_mode="int"``, ``"binary"`` and ``"categorical"`` of
+            ``keras.utils.image_dataset_from_directory`` give.
+        batch_size: int32 [], B, where it is known; checked if the rank of the labels is not.
+
+    Returns:
+        int32 [B].
+
+    Raises:
+        ValueError: If type or rank are wrong.
+        tf.errors.InvalidArgumentError: If a row is not one-hot, or a number is not whole.
+
+    Example:
+        >>> class_numbers(tf.constant([[0.0, 1.0, 0.0]])).numpy().tolist()
+        [1]
+    """
+    labels = tf.convert_to_tensor(labels)
     check_label_type(labels)
-    if images.dtype.is_floating:
-        with tf.control_dependencies([assert_unit_range(images)]):
-            images = tf.identity(images)
-    if labels.shape.rank is None:
-        one_each = tf.equal(tf.size(labels), tf.shape(images)[0])
-        message = "Labels must be class numbers, one an image. Received labels of shape:"
-        with tf.control_dependencies([tf.debugging.Assert(one_each, [message, tf.shape(labels)])]):
-            labels = tf.identity(labels)
-    return images, tf.reshape(tf.cast(labels, tf.int32), [-1])
+    shape = labels.shape
+    if shape.rank is None and batch_size is not None:
+        one_each = tf.equal(tf.size(labels), batch_size)
+        return _asserted(one_each, NOT_ONE_EACH, labels, tf.reshape(labels, [-1]))
+    if shape.rank != 2 or shape[-1] == 1:
+        return _whole_numbers(labels)
+    if shape[-1] is not None:
+        return _classes_of_rows(labels)
+    single = tf.equal(tf.shape(labels)[-1], 1)
+    return tf.cond(single, lambda: _whole_numbers(labels), lambda: _classes_of_rows(labels))
+
+
+def _whole_numbers(labels: tf.Tensor) -> tf.Tensor:
+    flat = tf.reshape(labels, [-1])
+    if not labels.dtype.is_floating:
+        return tf.cast(flat, tf.int32)
+    return _asserted(tf.reduce_all(tf.equal(tf.floor(flat), flat)), NOT_WHOLE, labels, flat)
+
+
+def _classes_of_rows(labels: tf.Tensor) -> tf.Tensor:
+    rows = tf.cast(labels, tf.float32)
+    numbers = tf.argmax(rows, axis=-1, output_type=tf.int32)
+    one_hot = tf.equal(rows, tf.one_hot(numbers, tf.shape(rows)[-1]))
+    return _asserted(tf.reduce_all(one_hot), SOFT_ROWS, labels, numbers)
+
+
+def _asserted(condition: tf.Tensor, message: str, labels: tf.Tensor, numbers: tf.Tensor):
+    asserted = tf.debugging.Assert(condition, [message, tf.shape(labels)])
+    with tf.control_dependencies([asserted]):
+        return tf.cast(numbers, tf.int32)
+
+
+# What the graph asserts begins with a mark, by which the one line that matters is found again.
+MARK = "keras_autolabel: "
+OUT_OF_RANGE = (
+    f"{MARK}Float images must lie in [0, 1] without NaN; divide by 255, or pass uint8. "
+    "Received (smallest, largest):"
+)
+SOFT_ROWS = f"{MARK}Label rows must be exactly one-hot, a single 1; use class numbers. Shape:"
+NOT_WHOLE = f"{MARK}Labels must be whole numbers of classes. Received labels of shape:"
+NOT_ONE_EACH = f"{MARK}Labels must be class numbers, one an image. Received labels of shape:"
+
+
+@contextlib.contextmanager
+def refused_in_one_line() -> Iterator[None]:
+    """Turns what this package asserts in the graph into a ``ValueError`` of one line.
+
+    TensorFlow tells of a failed assertion by some thirty lines about the graph.
+
+    Raises:
+        ValueError: Where an assertion of this package failed inside the ``with`` block.
+    """
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        lines = [line for line in str(error.message).splitlines() if MARK in line]
+        if not lines:
+            raise
+        text = lines[-1].partition(MARK)[2].replace("'", "").replace("[", "").replace("]", "")
+        raise ValueError(text.strip()) from None
 
 
 def check_image_type(images) -> None:
@@ -161,66 +287,34 @@ def check_image_type(images) -> None:
 
 
 def check_label_type(labels) -> None:
-    """Refuses labels that are not whole class numbers, one an image (see ``check_batch``)."""
+    """Refuses labels that are neither class numbers nor rows (see ``class_numbers``)."""
     dtype, shape = tf.as_dtype(labels.dtype), tf.TensorShape(labels.shape)
-    if shape.rank == 2 and shape[-1] not in (1, None):
+    if not (dtype.is_integer or dtype.is_floating or dtype.is_bool):
         raise ValueError(
-            "Labels must be class numbers of shape [B], not one-hot rows; use "
-            f"tf.argmax(labels, axis=-1). Received: labels.shape={tuple(shape)}"
-        )
-    if not dtype.is_integer:
-        raise ValueError(
-            f"Labels must be integer class numbers; cast them. Received: labels.dtype={dtype.name}"
+            f"Labels must be class numbers or one-hot rows. Received: labels.dtype={dtype.name}"
         )
     if shape.rank not in (None, 1, 2):
         raise ValueError(
-            f"Labels must have shape [B] or [B, 1]. Received: labels.shape={tuple(shape)}"
+            "Labels must have shape [B], [B, 1], or [B, K] if they are one-hot. "
+            f"Received: labels.shape={tuple(shape)}"
         )
 
 
-def assert_unit_range(images: tf.Tensor) -> tf.Operation:
-    """An assertion that no value is NaN or outside [0, 1]."""
-    # A NaN fails both comparisons, so that one condition catches all three mistakes.
-    low, high = tf.reduce_min(images), tf.reduce_max(images)
-    inside = tf.reduce_all((images >= 0.0) & (images <= 1.0))
-    message = (
-        "Float images must lie in [0, 1] without NaN; divide by 255, or pass uint8. "
-        "Received (smallest, largest):"
-    )
-    return tf.debugging.Assert(inside, [message, low, high])
+def check_whole(smallest: int, **arguments: int) -> None:
+    """Refuses arguments that are not whole numbers of at least ``smallest``.
 
-
-def dataset_transform(augmentation, *, seed: int):
-    """A function for ``tf.data.Dataset.apply`` that augments batches ahead of the accelerator.
-
-    Every batch of every epoch gets a fresh stateless seed; the same ``seed`` repeats the sequence.
-
-    Args:
-        augmentation: ``augmentation(images, labels, *, seed) -> AugmentedBatch``.
-        seed: Seed of the sequence of seeds.
-
-    Returns:
-        A function from a dataset of ``(images, labels)`` or ``(images, labels, sample_weight)``
-        batches to one of ``(AugmentedBatch, labels)``, with the weights behind where there are
-        any; ``AutoLabelModel.fit`` takes it as already augmented.
+    Raises:
+        ValueError: Names the argument and what was received.
 
     Example:
-        >>> from keras_autolabel import AugMix
-        >>> data = tf.data.Dataset.from_tensors((tf.zeros([2, 8, 8, 1], tf.uint8), [0, 1]))
-        >>> augmented = data.apply(dataset_transform(AugMix(num_buckets=5), seed=1))
-        >>> augmented.element_spec[0].bucket
-        TensorSpec(shape=(2,), dtype=tf.int32, name=None)
+        >>> check_whole(1, num_buckets=2.5)
+        Traceback (most recent call last):
+        ...
+        ValueError: num_buckets must be a whole number of at least 1. Received: num_buckets=2.5
     """
-
-    def augment(example, pair):
-        images, labels, *sample_weight = example
-        images, labels = check_batch(images, labels)
-        batch = augmentation(images, labels, seed=tf.bitcast(tf.cast(pair, tf.uint32), tf.int32))
-        return (batch, labels, *sample_weight)
-
-    def transform(dataset: tf.data.Dataset) -> tf.data.Dataset:
-        seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
-        pairs = tf.data.Dataset.zip((dataset, seeds.batch(2, drop_remainder=True)))
-        return pairs.map(augment, num_parallel_calls=tf.data.AUTOTUNE)
-
-    return transform
+    for name, value in arguments.items():
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not whole or value < smallest:
+            raise ValueError(
+                f"{name} must be a whole number of at least {smallest}. Received: {name}={value!r}"
+            )

@@ -1,5 +1,15 @@
-"""Distance <-> bucket. The only place that knows how buckets are counted."""
+"""Distance <-> bucket. The only place that knows how buckets are counted.
 
+Bucket 0 is clean, for every augmentation: distances grow with the index. The paper counts from 1,
+and for AugMix along λ, the weight of the *clean* image: its ``S_{d,⌈λN⌉}`` is our bucket
+``(d − 1, N − ⌈λN⌉)``, since the distance is 1 − λ. With N = 5:
+
+    λ        (0, .2]   (.2, .4]   (.4, .6]   (.6, .8]   (.8, 1]
+    ⌈λN⌉        1          2          3          4         5       the paper's second index
+    bucket      4          3          2          1         0       ours, by 1 − λ
+"""
+
+import numpy as np
 import tensorflow as tf
 
 
@@ -44,3 +54,19 @@ def uniform_in_bucket(bucket: tf.Tensor, num_buckets: int, *, seed: tf.Tensor) -
     """
     uniform = tf.random.stateless_uniform(tf.shape(bucket), seed)
     return (tf.cast(bucket, tf.float32) + uniform) / num_buckets
+
+
+def distance_of(num_buckets: int) -> np.ndarray:
+    """The distance that each bucket stands for, its middle: ``(n + ½)/N``.
+
+    Args:
+        num_buckets: Number of buckets N, at least 1.
+
+    Returns:
+        float64 [N], ascending, in (0, 1).
+
+    Example:
+        >>> distance_of(5).round(1).tolist()
+        [0.1, 0.3, 0.5, 0.7, 0.9]
+    """
+    return (np.arange(num_buckets) + 0.5) / num_buckets

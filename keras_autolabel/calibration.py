@@ -4,7 +4,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel.batch import check_label_type
+from keras_autolabel.batch import MARK, check_whole, class_numbers, refused_in_one_line
+
+NO_PROBABILITIES = (
+    f"{MARK}Rows of probabilities must be in [0, 1] and sum to 1: apply tf.nn.softmax to logits, "
+    "or pass from_logits=True to the metric. Received (smallest, largest, worst sum):"
+)
+NO_CLASS = f"{MARK}Labels must lie in 0..K-1, K the columns of the predictions. Received:"
 
 
 def calibration_sums(
@@ -55,6 +61,48 @@ def calibration_sums(
     return tf.cast(tf.reshape(sums, [num_buckets, num_bins, 3]), tf.float32)
 
 
+def check_predictions(labels: tf.Tensor, probabilities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Refuses rows that are no probabilities, and labels that are no classes of theirs.
+
+    Args:
+        labels: As in ``batch.class_numbers``.
+        probabilities: float [B, K].
+
+    Returns:
+        ``(labels, probabilities)``, int32 [B] and float32 [B, K].
+
+    Raises:
+        ValueError: If the rank is wrong.
+        tf.errors.InvalidArgumentError: If a value is (in the graph too).
+
+    Example:
+        >>> labels, _ = check_predictions([1], [[0.25, 0.75]])
+        >>> labels.numpy().tolist()
+        [1]
+    """
+    given = tf.convert_to_tensor(probabilities)
+    if given.shape.rank not in (None, 2):
+        raise ValueError(f"Predictions must have shape [B, K]. Received: {tuple(given.shape)}")
+    # Rows of half precision sum to 1 no better than this.
+    tolerance = {tf.bfloat16: 2e-2, tf.float16: 5e-3}.get(given.dtype, 1e-3)
+    probabilities = tf.cast(given, tf.float32)
+    labels = class_numbers(labels)
+    low, high = tf.reduce_min(probabilities), tf.reduce_max(probabilities)
+    off = tf.reduce_max(tf.abs(tf.reduce_sum(probabilities, axis=-1) - 1.0))
+    # A NaN is not refused: a network that has diverged is told of by what it is measured to be.
+    wrong = (low < -tolerance) | (high > 1.0 + tolerance) | (off > tolerance)
+    known = tf.reduce_all((labels >= 0) & (labels < tf.shape(probabilities)[-1]))
+    with tf.control_dependencies(
+        [
+            tf.debugging.Assert(
+                ~wrong | (tf.size(labels) == 0), [NO_PROBABILITIES, low, high, off]
+            ),
+            tf.debugging.Assert(known, [NO_CLASS, labels]),
+        ]
+    ):
+        return tf.identity(labels), tf.identity(probabilities)
+
+
 def _bin_of(confidence: tf.Tensor, num_bins: int) -> tf.Tensor:
     inner_edges = tf.range(1, num_bins, dtype=tf.float32) / num_bins
     return tf.reduce_sum(tf.cast(confidence[..., tf.newaxis] >= inner_edges, tf.int32), axis=-1)
@@ -98,10 +146,15 @@ def expected_calibration_error(
     Returns:
         float32 scalar in [0, 1]; NaN without examples.
 
+    Raises:
+        ValueError, tf.errors.InvalidArgumentError: If rows are no probabilities (logits, say), or
+            labels no classes of theirs.
+
     Example:
         >>> float(expected_calibration_error([0, 1], [[0.75, 0.25], [0.75, 0.25]]))
         0.25
     """
+    labels, probabilities = check_predictions(labels, probabilities)
     ece, _, _ = calibration_of(calibration_sums(labels, probabilities, num_bins=num_bins))
     return ece[0]
 
@@ -112,8 +165,8 @@ class ExpectedCalibrationError(keras.metrics.Metric):
 
     Args:
         num_bins: Number of equal-width bins R over [0, 1].
-        from_logits: Whether predictions are logits (as those of an ``AutoLabelModel``) rather than
-            probabilities.
+        from_logits: Whether predictions are logits rather than probabilities. None: they are logits
+            where the metric is compiled into an ``AutoLabelModel``, whose output they are.
         name: Name of the metric.
         dtype: Ignored for the sums, which are float32.
 
@@ -131,13 +184,12 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         self,
         num_bins: int = 15,
         *,
-        from_logits: bool = False,
+        from_logits: bool | None = None,
         name: str = "ece",
         dtype: str | None = None,
     ):
         super().__init__(name=name, dtype=dtype)
-        if num_bins < 1:
-            raise ValueError(f"num_bins must be at least 1. Received: num_bins={num_bins}")
+        check_whole(1, num_bins=num_bins)
         self.num_bins = num_bins
         self.from_logits = from_logits
         self.sums = self.add_weight(
@@ -148,17 +200,16 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         """Adds a batch.
 
         Args:
-            y_true: int [B] or [B, 1].
+            y_true: Class numbers [B] or [B, 1], or one-hot rows [B, K].
             y_pred: float [B, K].
             sample_weight: float [B] or None.
         """
-        y_pred = tf.cast(y_pred, tf.float32)
-        probabilities = tf.nn.softmax(y_pred) if self.from_logits else y_pred
+        y_pred = tf.convert_to_tensor(y_pred)
+        if self.from_logits:
+            y_pred = tf.nn.softmax(tf.cast(y_pred, tf.float32))
+        labels, probabilities = check_predictions(y_true, y_pred)
         sums = calibration_sums(
-            tf.convert_to_tensor(y_true),
-            probabilities,
-            num_bins=self.num_bins,
-            sample_weight=sample_weight,
+            labels, probabilities, num_bins=self.num_bins, sample_weight=sample_weight
         )
         self.sums.assign(tf.convert_to_tensor(self.sums) + sums[0])
 
@@ -217,13 +268,14 @@ class TemperatureScaling:
             ValueError: If there is no example, a logit is not finite, a label is no class, or the
                 shapes do not fit.
         """
-        labels, logits = np.asarray(labels).reshape(-1), np.asarray(logits, np.float64)
+        logits = np.asarray(logits, np.float64)
+        with refused_in_one_line():
+            labels = class_numbers(labels).numpy()
         if logits.ndim != 2 or not len(logits) or len(logits) != len(labels):
             raise ValueError(
                 "labels must be [M] and logits [M, K], M at least 1. "
                 f"Received: labels {labels.shape}, logits {logits.shape}"
             )
-        check_label_type(labels)
         if labels.min() < 0 or labels.max() >= logits.shape[-1]:
             raise ValueError(
                 f"Labels must lie in 0..{logits.shape[-1] - 1}. "
@@ -231,6 +283,11 @@ class TemperatureScaling:
             )
         if not np.all(np.isfinite(logits)):
             raise ValueError("The logits of the hold-out are not finite.")
+        if np.all(logits >= 0.0) and np.allclose(logits.sum(axis=-1), 1.0, atol=1e-3):
+            raise ValueError(
+                "TemperatureScaling takes logits, and these rows are probabilities: pass the "
+                "outputs of the network without softmax."
+            )
         truth = logits[np.arange(len(labels)), labels]
         low, high = 1.0 / self.largest, 1.0 / self.smallest
         inverse = 1.0

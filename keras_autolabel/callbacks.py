@@ -1,14 +1,17 @@
 """``AutoLabel``: the callback that learns the labels from calibration, epoch by epoch."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
+from typing import Any, TypedDict
 
 import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel.batch import AugmentedBatch, check_image_type, check_label_type
+from keras_autolabel.batch import AugmentedBatch, check_image_type, check_label_type, check_whole
 from keras_autolabel.calibration import calibration_of, calibration_sums
-from keras_autolabel.checks import check_network, check_values
+from keras_autolabel.checks import check_values
 from keras_autolabel.distribution import replica_seed
 from keras_autolabel.labels import LabelTable, update_confidence
 from keras_autolabel.model import AutoLabelModel
@@ -17,6 +20,31 @@ from keras_autolabel.model import AutoLabelModel
 ROWS_PER_REPLICA = 256
 # Keeps the seeds of the hold-out apart from those of the train step.
 HOLDOUT_STREAM = 1_000_003
+MOST_NAMED = 5
+
+
+class LabelEpoch(TypedDict):
+    """What ``AutoLabel.history`` keeps of an epoch; arrays are float32 of the table's shape.
+
+    Attributes:
+        epoch: Counted from 0.
+        label: The table after the update.
+        ece: ECE of the augmented hold-out in each bucket, NaN where it was not measured.
+        accuracy: Its accuracy.
+        confidence: Its mean confidence.
+        clean_ece: ECE of the clean hold-out.
+        clean_accuracy: Its accuracy.
+        clean_confidence: Its mean confidence.
+    """
+
+    epoch: int
+    label: np.ndarray
+    ece: np.ndarray
+    accuracy: np.ndarray
+    confidence: np.ndarray
+    clean_ece: float
+    clean_accuracy: float
+    clean_confidence: float
 
 
 class AutoLabel(keras.callbacks.Callback):
@@ -26,16 +54,17 @@ class AutoLabel(keras.callbacks.Callback):
     the bucket; ECE, mean confidence and accuracy of the network on it decide how the label of
     that bucket changes (Algorithm of section 4.1). Labels stay in [max(Acc, 1/K), 1].
 
-    For every bucket, ``logs`` get ``label_confidence_<index>``, ``holdout_ece_<index>``,
-    ``holdout_accuracy_<index>`` and ``holdout_confidence_<index>``: History, TensorBoard, and
-    callbacks that stand behind this one see them. ``history`` keeps the same as arrays. Keras
-    prints all logs behind its progress bar; put ``keras.callbacks.ProgbarLogger()`` before this
-    callback to leave these out.
+    ``logs`` get ``label_mean``, which Keras' progress line shows, and, for History, TensorBoard and
+    CSVLogger, what it does not: ``label_confidence_<index>``, ``holdout_ece_<index>``,
+    ``holdout_accuracy_<index>`` and ``holdout_confidence_<index>`` of every bucket, and
+    ``holdout_ece``, ``holdout_accuracy`` and ``holdout_confidence`` of the clean hold-out.
+    ``history`` keeps the same as arrays. With ``use_ema``, the hold-out is measured with the
+    averaged weights, which are those that training leaves behind.
 
     Args:
         validation_data: The clean hold-out D_V, never trained on and not the test set:
-            ``(images, labels)`` arrays, or a ``tf.data.Dataset`` of such batches. It is kept in
-            memory (as it comes: uint8 is a quarter of float32).
+            ``(images, labels)`` arrays, or a ``tf.data.Dataset`` or ``keras.utils.PyDataset`` of
+            such batches. It is kept in memory (as it comes: uint8 is a quarter of float32).
         step_size: α of Eq. (1).
         num_bins: Bins of the ECE.
         examples_per_bucket: None: the whole hold-out in every bucket, as in the paper. An
@@ -43,8 +72,7 @@ class AutoLabel(keras.callbacks.Callback):
         start_epoch: The first epoch, counted from 0, that ends with an update.
 
     Attributes:
-        history: A list with a dict per epoch: ``epoch``, and arrays of the table's shape
-            ``label`` (after the update), ``ece``, ``accuracy``, ``confidence``.
+        history: A ``LabelEpoch`` for each epoch.
 
     Raises:
         ValueError: If the hold-out is empty or cannot be right, or an argument is out of range;
@@ -57,9 +85,12 @@ class AutoLabel(keras.callbacks.Callback):
         >>> # model.fit(train, epochs=20, callbacks=[callback])
     """
 
+    # ``fit`` calls it before all other callbacks.
+    updates_labels = True
+
     def __init__(
         self,
-        validation_data: tuple[np.ndarray, np.ndarray] | tf.data.Dataset,
+        validation_data: Any,
         *,
         step_size: float = 0.1,
         num_bins: int = 15,
@@ -67,16 +98,18 @@ class AutoLabel(keras.callbacks.Callback):
         start_epoch: int = 0,
     ):
         super().__init__()
-        _check_at_least(0.0, step_size=step_size, start_epoch=start_epoch)
-        _check_at_least(1, num_bins=num_bins)
+        if not 0.0 <= step_size < float("inf"):
+            raise ValueError(f"step_size must be at least 0. Received: step_size={step_size}")
+        check_whole(1, num_bins=num_bins)
+        check_whole(0, start_epoch=start_epoch)
         if examples_per_bucket is not None:
-            _check_at_least(1, examples_per_bucket=examples_per_bucket)
+            check_whole(1, examples_per_bucket=examples_per_bucket)
         self.images, self.labels = _as_arrays(validation_data)
         self.step_size = step_size
         self.num_bins = num_bins
         self.examples_per_bucket = examples_per_bucket
         self.start_epoch = start_epoch
-        self.history: list[dict] = []
+        self.history: list[LabelEpoch] = []
 
     # --- what Keras calls -------------------------------------------------------------------------
 
@@ -99,27 +132,33 @@ class AutoLabel(keras.callbacks.Callback):
                 f"of compile. Received: loss={type(model.given_loss).__name__}"
             )
         try:
-            check_values(self.images, self.labels, model.num_classes)
-            check_network(model.network, self.images.shape, model.num_classes)
+            self.classes = check_values(self.images, self.labels, model.num_classes)
+            model.check_network(self.images.shape[1:])
         except ValueError as error:
             raise ValueError(f"The hold-out: {error}") from error
-        missing = np.setdiff1d(np.arange(model.num_classes), self.labels)
+        missing = np.setdiff1d(np.arange(model.num_classes), self.classes)
         if missing.size:
+            first = ", ".join(map(str, missing[:MOST_NAMED]))
+            more = ", ..." if missing.size > MOST_NAMED else ""
             warnings.warn(
-                f"The hold-out has no example of class {', '.join(map(str, missing))}: "
-                "labels are learned without it.",
+                f"The hold-out has no example of {missing.size} of the {model.num_classes} classes "
+                f"({first}{more}): labels are learned without them.",
                 stacklevel=2,
             )
         self.num_buckets = int(np.prod(model.label_policy.bucket_shape))
-        self.sums_of_batch = self._compile_sums()
+        self.sums_of_bucketed = self._on_all_replicas(self._sums_of_bucketed)
+        self.sums_of_clean = self._on_all_replicas(self._sums_of_clean)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Measures the hold-out in every bucket and updates the table."""
         policy = self.model.label_policy
         nothing = np.full(policy.bucket_shape, np.nan, np.float32)
         ece, conf, acc = nothing, nothing, nothing
+        with self._weights_that_stay():
+            clean_ece, clean_conf, clean_acc = self.measure_clean()
+            if epoch >= self.start_epoch:
+                ece, conf, acc = self.measure(epoch)
         if epoch >= self.start_epoch:
-            ece, conf, acc = self.measure(epoch)
             updated = update_confidence(
                 tf.convert_to_tensor(policy.confidence),
                 ece=ece,
@@ -132,13 +171,27 @@ class AutoLabel(keras.callbacks.Callback):
             _warn_of_kept(ece)
         label = tf.convert_to_tensor(policy.confidence).numpy()
         self.history.append(
-            {"epoch": epoch, "label": label, "ece": ece, "accuracy": acc, "confidence": conf}
+            {
+                "epoch": epoch,
+                "label": label,
+                "ece": ece,
+                "accuracy": acc,
+                "confidence": conf,
+                "clean_ece": clean_ece,
+                "clean_accuracy": clean_acc,
+                "clean_confidence": clean_conf,
+            }
         )
-        if logs is not None:
-            logs.update(_named("label_confidence", label))
-            logs.update(_named("holdout_ece", ece))
-            logs.update(_named("holdout_accuracy", acc))
-            logs.update(_named("holdout_confidence", conf))
+        if logs is None:
+            return
+        logs["label_mean"] = float(label.mean())
+        logs["holdout_ece"] = clean_ece
+        logs["holdout_accuracy"] = clean_acc
+        logs["holdout_confidence"] = clean_conf
+        logs.update(_named("label_confidence", label))
+        logs.update(_named("holdout_ece", ece))
+        logs.update(_named("holdout_accuracy", acc))
+        logs.update(_named("holdout_confidence", conf))
 
     # --- the hold-out, augmented ------------------------------------------------------------------
 
@@ -151,44 +204,48 @@ class AutoLabel(keras.callbacks.Callback):
         Returns:
             ``(ece, conf, acc)``, float32 arrays of the table's shape; NaN in an empty bucket.
         """
-        strategy = self.model.distribute_strategy
-        rows = ROWS_PER_REPLICA * strategy.num_replicas_in_sync
-        data = strategy.experimental_distribute_dataset(self._rows_of_epoch(epoch, rows))
-        sums = tf.zeros([self.num_buckets, self.num_bins, 3])
-        for number, batch in enumerate(data):
-            seed = tf.constant([self.model.seed ^ HOLDOUT_STREAM, epoch])
-            sums += self.sums_of_batch(
-                *batch, tf.random.experimental.stateless_fold_in(seed, number)
-            )
-        shape = self.model.label_policy.bucket_shape
-        return tuple(x.numpy().reshape(shape) for x in calibration_of(sums))
-
-    def _rows_of_epoch(self, epoch: int, rows_per_batch: int) -> tf.data.Dataset:
-        """Batches of (images, labels, bucket, weight), all (example, bucket) pairs shuffled.
-
-        The shuffle makes each batch a random sample of the whole hold-out, so that mixup finds
-        its partners in all of it. The last batch is filled up with rows of weight 0.
-        """
         rng = np.random.default_rng([self.model.seed, HOLDOUT_STREAM, epoch])
         if self.examples_per_bucket is None:
-            examples = np.tile(np.arange(len(self.labels)), self.num_buckets)
+            examples = np.tile(np.arange(len(self.classes)), self.num_buckets)
         else:
             examples = np.concatenate(
                 [self._stratified_sample(rng) for _ in range(self.num_buckets)]
             )
         bucket = np.repeat(np.arange(self.num_buckets), len(examples) // self.num_buckets)
+        # Shuffled, each batch is a random sample of the whole hold-out, so that mixup finds its
+        # partners in all of it.
         order = rng.permutation(len(examples))
-        padding = -len(order) % rows_per_batch
-        weight = np.repeat([1.0, 0.0], [len(order), padding]).astype(np.float32)
-        order = np.resize(order, len(order) + padding)
-        rows = (examples[order], bucket[order].astype(np.int32), weight)
+        sums = tf.zeros([self.num_buckets, self.num_bins, 3])
+        seed = tf.constant([self.model.seed ^ HOLDOUT_STREAM, epoch])
+        for number, batch in enumerate(self._batches(examples[order], bucket[order])):
+            folded = tf.random.experimental.stateless_fold_in(seed, number)
+            sums += self.sums_of_bucketed(*batch, folded)
+        shape = self.model.label_policy.bucket_shape
+        return tuple(x.numpy().reshape(shape) for x in calibration_of(sums))
+
+    def measure_clean(self) -> tuple[float, float, float]:
+        """ECE, mean confidence and accuracy on the hold-out as it is."""
+        sums = tf.zeros([1, self.num_bins, 3])
+        examples = np.arange(len(self.classes))
+        for batch in self._batches(examples, np.zeros_like(examples)):
+            sums += self.sums_of_clean(*batch)
+        return tuple(float(x[0]) for x in calibration_of(sums))
+
+    def _batches(self, examples: np.ndarray, bucket: np.ndarray):
+        """Batches of (images, labels, bucket, weight); the last is filled up by weights of 0."""
+        strategy = self.model.distribute_strategy
+        rows_per_batch = ROWS_PER_REPLICA * strategy.num_replicas_in_sync
+        size, padding = len(examples), -len(examples) % rows_per_batch
+        weight = np.repeat([1.0, 0.0], [size, padding]).astype(np.float32)
+        rows = (*(np.resize(x, size + padding) for x in (examples, bucket.astype("int32"))), weight)
         with tf.device("CPU:0"):
-            images, labels = tf.constant(self.images), tf.constant(self.labels, tf.int32)
+            images, labels = tf.constant(self.images), tf.constant(self.classes)
 
         def gather(example, bucket, weight):
             return tf.gather(images, example), tf.gather(labels, example), bucket, weight
 
-        return tf.data.Dataset.from_tensor_slices(rows).batch(rows_per_batch).map(gather)
+        data = tf.data.Dataset.from_tensor_slices(rows).batch(rows_per_batch).map(gather)
+        return strategy.experimental_distribute_dataset(data)
 
     def _stratified_sample(self, rng: np.random.Generator) -> np.ndarray:
         """Indices of ``examples_per_bucket`` examples, each class as often as it should be.
@@ -196,48 +253,67 @@ class AutoLabel(keras.callbacks.Callback):
         Systematic sampling: equally spaced picks, from a random start, of an order in which the
         examples of a class stand together, shuffled. Each class is hit in proportion to its size.
         """
-        size = min(self.examples_per_bucket, len(self.labels))
-        order = rng.permutation(len(self.labels))
-        order = order[np.argsort(self.labels[order], kind="stable")]
+        size = min(self.examples_per_bucket, len(self.classes))
+        order = rng.permutation(len(self.classes))
+        order = order[np.argsort(self.classes[order], kind="stable")]
         start = rng.uniform()
         return order[((np.arange(size) + start) * len(order) / size).astype(int)]
 
-    def _compile_sums(self):
-        model, num_buckets, num_bins = self.model, self.num_buckets, self.num_bins
+    # --- on every replica -------------------------------------------------------------------------
 
-        def on_replica(images, labels, bucket, weight, seed):
-            batch = model.augmentation(
-                images, labels, seed=replica_seed(seed), bucket=bucket, network=model.network
-            )
-            probabilities = tf.nn.softmax(tf.cast(model(batch.images, training=False), tf.float32))
-            return calibration_sums(
-                batch.labels,
-                probabilities,
-                num_bins=num_bins,
-                bucket=bucket,
-                num_buckets=num_buckets,
-                sample_weight=weight,
-            )
+    def _sums_of_bucketed(self, images, labels, bucket, weight, seed) -> tf.Tensor:
+        model = self.model
+        batch = model.augmentation(
+            images, labels, seed=replica_seed(seed), bucket=bucket, network=model.classifier
+        )
+        return self._sums(batch, batch.labels, bucket, weight, self.num_buckets)
+
+    def _sums_of_clean(self, images, labels, bucket, weight) -> tf.Tensor:
+        return self._sums(images, labels, bucket, weight, 1)
+
+    def _sums(self, images, labels, bucket, weight, num_buckets: int) -> tf.Tensor:
+        return calibration_sums(
+            labels,
+            tf.nn.softmax(self.model(images, training=False)),
+            num_bins=self.num_bins,
+            bucket=bucket,
+            num_buckets=num_buckets,
+            sample_weight=weight,
+        )
+
+    def _on_all_replicas(self, function):
+        """A graph of a function that is run on every replica, and whose results are added up."""
 
         @tf.function
-        def on_all(*batch_and_seed):
-            strategy = model.distribute_strategy
-            sums = strategy.run(on_replica, args=batch_and_seed)
+        def on_all(*arguments):
+            strategy = self.model.distribute_strategy
+            sums = strategy.run(function, args=arguments)
             return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
         return on_all
 
-
-def _check_at_least(smallest: float, **arguments: float) -> None:
-    for name, value in arguments.items():
-        if not value >= smallest:
-            raise ValueError(f"{name} must be at least {smallest}. Received: {name}={value}")
+    @contextlib.contextmanager
+    def _weights_that_stay(self) -> Iterator[None]:
+        """With ``use_ema`` the averaged weights stay when training ends: measures with them."""
+        optimizer, variables = self.model.optimizer, self.model.trainable_variables
+        averaged = getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False)
+        if not averaged:
+            yield
+            return
+        trained = [tf.identity(tf.convert_to_tensor(variable)) for variable in variables]
+        optimizer.finalize_variable_values(variables)
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, trained, strict=True):
+                variable.assign(value)
 
 
 def _as_arrays(validation_data) -> tuple[np.ndarray, np.ndarray]:
     """The hold-out as arrays, checked."""
-    if isinstance(validation_data, tf.data.Dataset):
-        batches = [_pair(batch, most=3) for batch in validation_data.as_numpy_iterator()]
+    batched = isinstance(validation_data, tf.data.Dataset | keras.utils.Sequence)
+    if batched:
+        batches = [_pair(batch, most=3) for batch in _elements(validation_data)]
         if not batches:
             raise ValueError("The hold-out is empty: labels cannot be learned without it.")
         if not np.ndim(batches[0][1]):
@@ -254,7 +330,14 @@ def _as_arrays(validation_data) -> tuple[np.ndarray, np.ndarray]:
         )
     check_image_type(images)
     check_label_type(labels)
-    return images, labels.reshape(-1)
+    return images, labels
+
+
+def _elements(data: Any) -> Iterator:
+    if isinstance(data, tf.data.Dataset):
+        yield from data.as_numpy_iterator()
+    else:
+        yield from (data[index] for index in range(len(data)))
 
 
 def _pair(data, *, most: int = 2) -> tuple:

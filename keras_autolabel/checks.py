@@ -1,49 +1,68 @@
-"""What ``AutoLabelModel`` refuses before any long work begins."""
+"""What ``AutoLabelModel`` and ``AutoLabel`` refuse before any long work begins."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel.augment.augmix import AugMix
-from keras_autolabel.augment.mixup import Mixup
-from keras_autolabel.augment.pgd import PGD, HalfAdversarial
-from keras_autolabel.augment.randaugment import RandAugment
-from keras_autolabel.batch import AugmentedBatch
-from keras_autolabel.labels import (
-    ConfidenceCalibrated,
-    LabelSmoothing,
-    LabelTable,
-    MixupLabels,
-    OneHot,
+from keras_autolabel.batch import (
+    AugmentedBatch,
+    check_image_type,
+    check_label_type,
+    check_whole,
+    class_numbers,
+    refused_in_one_line,
 )
 from keras_autolabel.losses import SoftTargetLoss
 
 
-def check_arguments(num_classes: int, seed: int) -> None:
-    """Refuses a number of classes or a seed that cannot be used.
-
-    Args:
-        num_classes: K.
-        seed: Seed of the model.
+def check_arguments(num_classes: int, seed: int, value_range: tuple[float, float]) -> None:
+    """Refuses a number of classes, a seed or a range that cannot be used.
 
     Raises:
-        ValueError: If ``num_classes`` is below 2, or ``seed`` no int in [0, 2^31).
+        ValueError: If ``num_classes`` is below 2, ``seed`` no int in [0, 2^31), or ``value_range``
+            no pair (low, high), low below high.
     """
-    if num_classes < 2:
-        raise ValueError(
-            f"Calibration needs at least 2 classes. Received: num_classes={num_classes}"
-        )
-    if not (isinstance(seed, int | np.integer) and 0 <= seed < 2**31):
+    check_whole(2, num_classes=num_classes)
+    check_whole(0, seed=seed)
+    if seed >= 2**31:
         raise ValueError(f"seed must be an int from 0 to 2**31 - 1. Received: seed={seed!r}")
+    if np.shape(value_range) != (2,) or not value_range[0] < value_range[1]:
+        raise ValueError(
+            "value_range must be (low, high), such as (0, 1) or (0, 255). "
+            f"Received: value_range={value_range!r}"
+        )
+
+
+def check_augmentation(augmentation: Callable | None) -> None:
+    """Refuses what is no augmentation object.
+
+    Raises:
+        ValueError: If it is a class, a Keras layer, or has no ``bucket_shape`` and ``__call__``.
+    """
+    if augmentation is None:
+        return
+    kind = type(augmentation).__name__
+    if isinstance(augmentation, type):
+        kind = f"the class {augmentation.__name__}; make an object of it, {augmentation.__name__}()"
+    elif isinstance(augmentation, keras.layers.Layer):
+        kind = f"a Keras layer, {kind}, which does not say how far it moves an image"
+    elif callable(augmentation) and hasattr(augmentation, "bucket_shape"):
+        return
+    raise ValueError(
+        "augmentation must be one of keras_autolabel, such as AugMix(), or an object of your own "
+        f"subclass of keras_autolabel.Augmentation. Received: {kind}"
+    )
 
 
 def check_policy(policy: Callable, augmentation: Callable | None, num_classes: int) -> None:
     """Refuses a label policy that does not fit the classes or the augmentation.
 
-    Augmentations and policies that are not of this package pass, and so does every policy without
-    an augmentation: the images of a dataset may be augmented already.
+    The policy says what it needs of a batch, the augmentation what its batches offer; where one
+    of them says nothing, they go together. Without an augmentation every policy does: the images
+    of a dataset may be augmented already.
 
     Args:
         policy: The label policy.
@@ -54,47 +73,37 @@ def check_policy(policy: Callable, augmentation: Callable | None, num_classes: i
         ValueError: If they do not fit.
 
     Example:
+        >>> from keras_autolabel import Mixup, MixupLabels
         >>> check_policy(MixupLabels(), Mixup(), 10)
     """
-    fixed = isinstance(policy, LabelSmoothing | ConfidenceCalibrated)
-    if fixed and policy.num_classes != num_classes:
+    name, other = type(policy).__name__, type(augmentation).__name__
+    if getattr(policy, "num_classes", num_classes) != num_classes:
         raise ValueError(
             "The label policy must be made for the classes of the model. Received: "
-            f"{type(policy).__name__}(num_classes={policy.num_classes}), num_classes={num_classes}"
+            f"{name}(num_classes={policy.num_classes}), num_classes={num_classes}"
         )
-    is_own = isinstance(augmentation, AugMix | RandAugment | Mixup | PGD | HalfAdversarial)
-    is_mixup = isinstance(augmentation, Mixup)
-    is_ccat = isinstance(augmentation, HalfAdversarial)
-    for kind, wrong, reason in (
-        (MixupLabels, is_own and not is_mixup, "its labels are those of a mixture of two images"),
-        (
-            ConfidenceCalibrated,
-            is_own and not is_ccat,
-            "it labels the batches of CCAT, half of them attacked: HalfAdversarial(PGD(...))",
-        ),
-        (LabelTable, is_ccat, "pass label_policy=ConfidenceCalibrated(...), or train with PGD"),
-        (OneHot, is_mixup, "a mixture has no one-hot label; MixupLabels is ordinary mixup"),
-        (
-            LabelSmoothing,
-            is_mixup,
-            "it would ignore the second class; MixupLabels is ordinary mixup",
-        ),
-    ):
-        if wrong and isinstance(policy, kind):
+    offers = getattr(augmentation, "offers", None)
+    if offers is not None:
+        missing = sorted(getattr(policy, "needs", frozenset()) - offers)
+        if missing:
             raise ValueError(
-                f"{kind.__name__} does not go with {type(augmentation).__name__}: {reason}."
+                f"{name} does not go with {other}: it reads the {' and the '.join(missing)} of a "
+                f"batch, and {other} offers the {' and the '.join(sorted(offers))}."
             )
-    if not isinstance(policy, LabelTable):
-        return
+        if "mix" in offers and not getattr(policy, "reads_mix", True):
+            raise ValueError(
+                f"{name} does not go with {other}: it would ignore the second image of a mixture. "
+                "MixupLabels is ordinary mixup, and a LabelTable learns."
+            )
     shape = (1,) if augmentation is None else tuple(augmentation.bucket_shape)
-    if policy.bucket_shape != shape:
+    if getattr(policy, "bucket_shape", shape) != shape:
         raise ValueError(
             "The label table must have the shape of the augmentation's buckets. Received: "
             f"table {policy.bucket_shape}, augmentation {shape}"
         )
 
 
-def check_loss(loss: keras.losses.Loss | None, policy: Callable) -> None:
+def check_loss(loss: Any, policy: Callable) -> None:
     """Refuses a loss that ``AutoLabelModel.compile`` cannot use.
 
     Args:
@@ -102,15 +111,16 @@ def check_loss(loss: keras.losses.Loss | None, policy: Callable) -> None:
         policy: The label policy of the model.
 
     Raises:
-        ValueError: If the loss is no loss object, takes probabilities, sums, or has a label policy
-            of its own.
+        ValueError: If the loss is no loss object, takes probabilities, or has a label policy of its
+            own.
     """
     if loss is None:
         return
     if not isinstance(loss, keras.losses.Loss):
         raise ValueError(
-            "loss must be a keras.losses.Loss object that takes logits (from_logits=True), or "
-            f"None for SoftTargetLoss. Received: loss={loss!r}"
+            "Leave loss out: the model's own is the cross-entropy of its logits against the labels "
+            "of its policy. A loss of yours must be a keras.losses.Loss object that takes class "
+            f"numbers and logits (from_logits=True). Received: loss={loss!r}"
         )
     if isinstance(loss, SoftTargetLoss):
         if loss.policy is not policy:
@@ -123,14 +133,9 @@ def check_loss(loss: keras.losses.Loss | None, policy: Callable) -> None:
             "The loss takes probabilities, and the model returns logits: pass from_logits=True. "
             f"Received: {type(loss).__name__}(from_logits=False)"
         )
-    if loss.reduction in ("sum", "none"):
-        raise ValueError(
-            "The loss is averaged over the global batch; leave reduction at its default. "
-            f"Received: loss.reduction={loss.reduction!r}"
-        )
 
 
-def parts_of(x, y) -> tuple:
+def parts_of(x: Any, y: Any) -> tuple[Any, Any]:
     """Images and labels of what ``fit`` was given.
 
     Args:
@@ -153,17 +158,29 @@ def parts_of(x, y) -> tuple:
     return (x if x is None or hasattr(x, "dtype") else np.asarray(x)), y
 
 
-def check_values(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
+def check_values(images: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Refuses arrays with a value that cannot be right.
 
     Args:
         images: uint8, or float in [0, 1].
-        labels: int.
+        labels: As in ``batch.class_numbers``.
         num_classes: K.
 
+    Returns:
+        The labels as class numbers, int32 [M].
+
     Raises:
-        ValueError: If a label is out of range, or a float image has a NaN or leaves [0, 1].
+        ValueError: If labels name no class, or a float image has a NaN or leaves [0, 1].
     """
+    check_image_type(images)
+    check_label_type(labels)
+    if labels.ndim == 2 and labels.shape[1] not in (1, num_classes):
+        raise ValueError(
+            f"One-hot labels must have shape [B, num_classes={num_classes}]. "
+            f"Received: labels.shape={labels.shape}"
+        )
+    with tf.device("CPU:0"), refused_in_one_line():
+        labels = class_numbers(labels).numpy()
     if labels.size and not (0 <= labels.min() and labels.max() < num_classes):
         raise ValueError(
             f"Labels must lie in 0..{num_classes - 1} (num_classes - 1). "
@@ -174,64 +191,27 @@ def check_values(images: np.ndarray, labels: np.ndarray, num_classes: int) -> No
             "Float images must lie in [0, 1] without NaN; divide by 255, or pass uint8. "
             f"Received: images from {images.min()} to {images.max()}"
         )
+    return labels
 
 
-def check_last_batch(
-    augmentation: Callable | None, *, examples: int, batch_size: int | None
-) -> None:
-    """Refuses to end an epoch of mixup with a batch of one image.
+def check_last_batch(augmentation: Callable | None, *, examples: int, batch_size: int) -> None:
+    """Refuses to end an epoch with a batch that is too small for the augmentation.
 
     Args:
         augmentation: The augmentation of the model.
         examples: How many images an epoch has.
-        batch_size: As in ``fit``: None is 32.
+        batch_size: As in ``fit``.
 
     Raises:
-        ValueError: If the augmentation is ``Mixup`` and the last batch would hold one image.
+        ValueError: If the last batch would hold fewer images than ``smallest_batch``.
     """
-    batch_size = batch_size or 32
-    if isinstance(augmentation, Mixup) and (examples - 1) % batch_size == 0:
+    smallest = getattr(augmentation, "smallest_batch", 1)
+    last = (examples - 1) % batch_size + 1
+    if last < smallest:
         raise ValueError(
-            "mixup needs at least 2 images in every batch, and the last one would hold 1; choose "
-            f"another batch_size. Received: {examples} images, batch_size={batch_size}"
-        )
-
-
-def check_network(network: keras.Model, image_shape, num_classes: int) -> None:
-    """Refuses a network that does not return logits of ``num_classes`` classes.
-
-    A probe batch of noise goes through it: rows that are never negative and sum to 1 are
-    probabilities.
-
-    Args:
-        network: The network.
-        image_shape: [B, H, W, C]; unknown sizes are probed at 32 pixels and 3 channels.
-        num_classes: K.
-
-    Raises:
-        ValueError: If it does not take such images, or returns probabilities, or not [B, K].
-    """
-    size = [size or default for size, default in zip(image_shape[1:], (32, 32, 3), strict=True)]
-    probe = tf.constant(np.random.default_rng(0).uniform(size=(4, *size)), tf.float32)
-    try:
-        outputs = network(probe, training=False)
-    except (ValueError, tf.errors.InvalidArgumentError) as error:
-        raise ValueError(
-            "The network cannot be called with such images; resize them, or build it for them. "
-            f"Received: images of shape {tuple(size)}"
-        ) from error
-    outputs = tf.convert_to_tensor(outputs)
-    if outputs.shape != (4, num_classes):
-        raise ValueError(
-            f"The network must return logits of shape [B, num_classes={num_classes}]. "
-            f"Received: outputs of shape [B{''.join(f', {size}' for size in outputs.shape[1:])}]"
-        )
-    # Probabilities in half precision sum to 1 no better than this.
-    tolerance = {tf.bfloat16: 2e-2, tf.float16: 5e-3}.get(outputs.dtype, 1e-3)
-    outputs = tf.cast(outputs, tf.float32).numpy()
-    if np.all(outputs >= 0.0) and np.allclose(outputs.sum(axis=-1), 1.0, atol=tolerance):
-        raise ValueError(
-            "The network returns probabilities, it must return logits: leave out the softmax."
+            f"{type(augmentation).__name__} needs at least {smallest} images in every batch, and "
+            f"the last one would hold {last}; choose another batch_size. "
+            f"Received: {examples} images, batch_size={batch_size}"
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_autolabel.batch import to_float
+from keras_autolabel.batch import check_images, to_float
 
 
 def save_for_serving(
@@ -38,7 +38,8 @@ def save_for_serving(
         module.class_names = tf.Variable(list(class_names), trainable=False)
 
     def predict(images):
-        logits = tf.cast(network(to_float(images), training=False), tf.float32)
+        images = to_float(check_images(images))
+        logits = tf.cast(network(images, training=False), tf.float32)
         probabilities = tf.nn.softmax(logits / module.temperature)
         return {
             "logits": logits,

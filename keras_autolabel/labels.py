@@ -4,7 +4,9 @@ A label policy maps an ``AugmentedBatch`` to the confidence of the true class an
 partner; what remains goes evenly to all other classes.
 """
 
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -168,8 +170,29 @@ def _even_share(batch: AugmentedBatch, confidence: tf.Tensor, num_classes: int) 
     return tf.where(tf.equal(batch.labels, batch.partners), tf.zeros_like(share), share)
 
 
+class LabelPolicy:
+    """What label policies share: what they read of a batch, and their config.
+
+    Attributes:
+        needs: What a batch must offer, see ``Augmentation.offers``.
+        reads_mix: Whether the second image of a mixture gets its share of the label.
+    """
+
+    needs: frozenset[str] = frozenset()
+    reads_mix = False
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments, which are kept under their own names."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "LabelPolicy":
+        """The policy that ``get_config`` describes."""
+        return cls(**config)
+
+
 @keras.utils.register_keras_serializable(package="keras_autolabel")
-class OneHot:
+class OneHot(LabelPolicy):
     """All for the true class, however far the image was moved: what most augmentation does.
 
     Example:
@@ -183,18 +206,9 @@ class OneHot:
         """``(confidence, partner_share)``, each float32 [B]."""
         return tf.ones_like(batch.mix), tf.zeros_like(batch.mix)
 
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config: dict) -> "OneHot":
-        """The policy that ``get_config`` describes."""
-        return cls(**config)
-
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
-class LabelSmoothing:
+class LabelSmoothing(LabelPolicy):
     """The same softened label at every distance: ``1 − ε + ε/K`` (Szegedy et al., 2016).
 
     It agrees with ``label_smoothing=ε`` of Keras' own losses.
@@ -227,18 +241,9 @@ class LabelSmoothing:
         confidence = tf.ones_like(batch.mix) - self.smoothing * (1.0 - 1.0 / self.num_classes)
         return confidence, _even_share(batch, confidence, self.num_classes)
 
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {"smoothing": self.smoothing, "num_classes": self.num_classes}
-
-    @classmethod
-    def from_config(cls, config: dict) -> "LabelSmoothing":
-        """The policy that ``get_config`` describes."""
-        return cls(**config)
-
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
-class MixupLabels:
+class MixupLabels(LabelPolicy):
     """Ordinary mixup: each class gets the weight of its image, 1 − γ and γ (Zhang et al., 2018).
 
     Example:
@@ -250,22 +255,16 @@ class MixupLabels:
         True
     """
 
+    needs = frozenset({"mix"})
+    reads_mix = True
+
     def __call__(self, batch: AugmentedBatch) -> tuple[tf.Tensor, tf.Tensor]:
         """``(confidence, partner_share)``, each float32 [B]."""
         return 1.0 - batch.mix, batch.mix
 
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config: dict) -> "MixupLabels":
-        """The policy that ``get_config`` describes."""
-        return cls(**config)
-
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
-class ConfidenceCalibrated:
+class ConfidenceCalibrated(LabelPolicy):
     """Labels that fall to uniform as the perturbation grows: CCAT (Stutz et al., 2020).
 
     ``ỹ = g·ŷ + (1 − g)/K`` with ``g = (1 − min(1, ‖δ‖∞/ε))^ρ``, the "power transition"; the
@@ -287,6 +286,8 @@ class ConfidenceCalibrated:
         [1.0, 0.25]
     """
 
+    needs = frozenset({"perturbation"})
+
     def __init__(self, *, num_classes: int, rho: float = 10.0):
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2. Received: {num_classes}")
@@ -300,15 +301,6 @@ class ConfidenceCalibrated:
         g = (1.0 - tf.minimum(1.0, batch.distance)) ** self.rho
         confidence = g + (1.0 - g) / self.num_classes
         return confidence, _even_share(batch, confidence, self.num_classes)
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {"num_classes": self.num_classes, "rho": self.rho}
-
-    @classmethod
-    def from_config(cls, config: dict) -> "ConfidenceCalibrated":
-        """The policy that ``get_config`` describes."""
-        return cls(**config)
 
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
@@ -333,6 +325,9 @@ class LabelTable(keras.layers.Layer):
         [0.75, 0.75, 0.75, 0.75, 0.75]
     """
 
+    needs = frozenset({"bucket"})
+    reads_mix = True
+
     def __init__(
         self,
         bucket_shape: Sequence[int],
@@ -356,6 +351,20 @@ class LabelTable(keras.layers.Layer):
             name="confidence", shape=self.bucket_shape, initializer="ones", trainable=False
         )
         self.confidence.assign(self.initial)
+        self.build(self.bucket_shape)
+
+    def build(self, input_shape: Sequence[int]) -> None:
+        """Nothing to build; ``summary`` shows the shape, Keras 3 by way of the next method."""
+        self.built = True
+
+    def compute_output_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the table."""
+        return self.bucket_shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of the table: what ``summary`` of Keras 2 shows."""
+        return self.bucket_shape
 
     def call(self, batch: AugmentedBatch) -> tuple[tf.Tensor, tf.Tensor]:
         """``(confidence, partner_share)``, each float32 [B], gathered by ``batch.bucket``."""

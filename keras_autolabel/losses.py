@@ -5,8 +5,8 @@ from collections.abc import Callable
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel.batch import AugmentedBatch
-from keras_autolabel.labels import class_shares
+from keras_autolabel.batch import AugmentedBatch, from_label_rows, label_rows
+from keras_autolabel.labels import OneHot, class_shares
 
 
 def soft_target_crossentropy(
@@ -21,7 +21,8 @@ def soft_target_crossentropy(
 
     With c the confidence, s the share of the partner p and r what each other class gets:
     ``logsumexp(z) − [c·z_y + s·z_p + r·(Σ z − z_y − z_p)]``. It equals the dense cross-entropy
-    against ``soft_targets`` (Eq. (2) and section 4.3 of the paper).
+    against ``soft_targets`` (Eq. (2) and section 4.3 of the paper). Classes that are masked out, by
+    a logit of −inf, are left out of it.
 
     Args:
         labels: int [B], the true class y.
@@ -50,17 +51,23 @@ def soft_target_crossentropy(
     true, partner, other = class_shares(labels, partners, confidence, share, logits.shape[-1])
     z_y = tf.gather(logits, labels, batch_dims=1)
     z_p = tf.gather(logits, partners, batch_dims=1)
-    z_p = tf.where(tf.equal(labels, partners), tf.zeros_like(z_p), z_p)
-    z_others = tf.reduce_sum(logits, axis=-1) - z_y - z_p
-    return tf.reduce_logsumexp(logits, axis=-1) - (true * z_y + partner * z_p + other * z_others)
+    # A logit of −inf is that of a class that is masked out: what others get is not spent on it.
+    known = tf.where(tf.math.is_inf(logits), tf.zeros_like(logits), logits)
+    known_y = tf.gather(known, labels, batch_dims=1)
+    known_p = tf.gather(known, partners, batch_dims=1)
+    z_others = tf.reduce_sum(known, axis=-1) - known_y
+    z_others -= tf.where(tf.equal(labels, partners), tf.zeros_like(known_p), known_p)
+    spent = true * z_y + tf.math.multiply_no_nan(z_p, partner) + other * z_others
+    return tf.reduce_logsumexp(logits, axis=-1) - spent
 
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
 class SoftTargetLoss(keras.losses.Loss):
     """Cross-entropy against the labels of a policy, gathered by bucket in the train step.
 
-    ``y_true`` is an ``AugmentedBatch``, as in ``AutoLabelModel.train_step``. Plain class numbers
-    are also taken: they are labels of clean images, and get the ordinary cross-entropy.
+    ``y_true`` is an ``AugmentedBatch``, or all of it but its images as one tensor, in which form
+    Keras passes it on (``batch.label_rows``). Plain class numbers are also taken: they are labels
+    of clean images, and get the ordinary cross-entropy.
 
     Args:
         policy: The label policy, ``policy(batch) -> (confidence, partner_share)``.
@@ -90,14 +97,14 @@ class SoftTargetLoss(keras.losses.Loss):
         """float [B]: the loss of each example.
 
         Args:
-            y_true: An ``AugmentedBatch``, or class numbers [B] of clean images.
+            y_true: An ``AugmentedBatch``, float rows [B, 5], or class numbers [B] of clean images.
             y_pred: Logits [B, K].
         """
-        if not isinstance(y_true, AugmentedBatch):
-            labels = tf.reshape(tf.cast(y_true, tf.int32), [-1])
-            return soft_target_crossentropy(labels, y_pred, tf.ones_like(labels, tf.float32))
-        batch = integer_fields(y_true)
-        confidence, partner_share = self.policy(batch)
+        if isinstance(y_true, AugmentedBatch):
+            y_true = label_rows(y_true)
+        batch = from_label_rows(y_true)
+        policy = self.policy if y_true.shape[1:] == [5] else OneHot()
+        confidence, partner_share = policy(batch)
         return soft_target_crossentropy(
             batch.labels,
             y_pred,
@@ -118,12 +125,3 @@ class SoftTargetLoss(keras.losses.Loss):
         """The loss that ``get_config`` describes."""
         config = dict(config, policy=keras.utils.deserialize_keras_object(config["policy"]))
         return cls(**config)
-
-
-def integer_fields(batch: AugmentedBatch) -> AugmentedBatch:
-    """The batch with its classes and buckets as int32: Keras 3 casts all of ``y_true`` to float."""
-    return batch._replace(
-        labels=tf.cast(batch.labels, tf.int32),
-        partners=tf.cast(batch.partners, tf.int32),
-        bucket=tf.cast(batch.bucket, tf.int32),
-    )

@@ -1,57 +1,75 @@
-"""``AutoLabelModel``: a Keras model that augments, labels and learns inside its train step."""
+"""``AutoLabelModel``: a Keras model that augments and labels its batches inside ``fit``."""
 
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
 from keras_autolabel.batch import (
+    MARK,
     AugmentedBatch,
     check_batch,
     check_image_type,
+    check_images,
     check_label_type,
+    class_numbers,
     clean_batch,
+    label_rows,
+    refused_in_one_line,
     to_float,
 )
+from keras_autolabel.calibration import ExpectedCalibrationError
 from keras_autolabel.checks import (
     check_arguments,
+    check_augmentation,
     check_last_batch,
     check_loss,
-    check_network,
     check_policy,
     check_values,
     parts_of,
 )
-from keras_autolabel.distribution import num_replicas, replica_seed, sum_over_replicas
+from keras_autolabel.distribution import ONE_FOR_ALL_REPLICAS, replica_seed
 from keras_autolabel.export import save_for_serving
 from keras_autolabel.labels import LabelTable, OneHot
 from keras_autolabel.losses import SoftTargetLoss
+from keras_autolabel.network import OnUnitImages, check_construction, check_outputs
+from keras_autolabel.probability import ProbabilityModel
+from keras_autolabel.progress import LabelLogs
 
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
 class AutoLabelModel(keras.Model):
     """Wraps a network so that ``fit`` augments each batch and labels it by its distance.
 
-    ``fit`` takes ``(images, labels)``, arrays or a ``tf.data.Dataset``, or a dataset that
+    Images are uint8, or floats in [0, 1]; labels are class numbers or exactly one-hot rows. ``fit``
+    takes arrays, a ``tf.data.Dataset`` or a ``keras.utils.PyDataset``, or a dataset that
     ``augmentation.dataset_transform`` has already augmented; ``evaluate`` and ``predict`` take
-    plain images. The model's output are logits.
+    plain images. The model's output are logits; ``probability_model`` gives probabilities.
+
+    ``model.network`` is the network itself, trained in place: it takes floats in ``value_range``,
+    scaled by its caller, and its weights alone are saved and loaded by its own ``save_weights`` and
+    ``load_weights``.
 
     Args:
-        network: Keras model that maps float32 images in [0, 1], [B, H, W, C], to logits
-            [B, num_classes]; it need not scale uint8 images, they come scaled.
-        augmentation: ``augmentation(images, labels, *, seed, bucket=None, network=None) ->
-            AugmentedBatch`` with a ``bucket_shape``; None: images stay as they are.
+        network: Keras model that maps float32 images in ``value_range``, [B, H, W, C], to logits
+            [B, num_classes].
+        augmentation: An ``Augmentation``, or any
+            ``augmentation(images, labels, *, seed, bucket=None, network=None) -> AugmentedBatch``
+            with a ``bucket_shape``; None: images stay as they are.
         num_classes: K, at least 2.
         label_policy: ``policy(batch) -> (confidence, partner_share)``. None: a ``LabelTable``
             that starts where the augmentation says, or ``OneHot`` without augmentation.
+        value_range: The range in which the network gets its images, wherever they come from:
+            (0, 255) where it rescales by itself.
         seed: Seed of all that is drawn in the train step, an int in [0, 2^31).
         name: Name of the model.
 
     Raises:
-        ValueError: If ``num_classes`` or ``seed`` is out of range, the network returns
-            probabilities or the wrong number of classes, or the label policy does not fit the
+        ValueError: If an argument is out of range, the network's first or last layer or its
+            outputs are not those of logits of such images, or the label policy does not fit the
             classes or the augmentation.
 
     Example:
@@ -71,38 +89,55 @@ class AutoLabelModel(keras.Model):
         *,
         num_classes: int,
         label_policy: Callable[[AugmentedBatch], tuple[tf.Tensor, tf.Tensor]] | None = None,
+        value_range: tuple[float, float] = (0, 1),
         seed: int = 0,
         name: str = "auto_label_model",
     ):
         # autocast would round float images to bfloat16 under mixed precision, and uint8 ones not.
         super().__init__(name=name, autocast=False)
-        check_arguments(num_classes, seed)
+        check_arguments(num_classes, seed, value_range)
+        check_augmentation(augmentation)
+        check_construction(network, value_range)
         self.network = network
         self.augmentation = augmentation
         self.num_classes = num_classes
         self.label_policy = label_policy or _default_policy(augmentation)
+        self.value_range = tuple(value_range)
+        self.classifier = OnUnitImages(network, self.value_range)
         self.seed = int(seed)
-        self.loss_mean = keras.metrics.Mean(name="loss")
+        # Steps so far; the optimizer's count stands still while gradients are accumulated.
+        self.draws = self.add_weight(
+            name="draws",
+            shape=(),
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+            aggregation=ONE_FOR_ALL_REPLICAS,
+        )
         check_policy(self.label_policy, augmentation, num_classes)
         self.image_shape = None
         if getattr(network, "inputs", None):
-            self._check_network(network.inputs[0].shape)
+            self.check_network(network.inputs[0].shape[1:])
+        if getattr(network, "built", False):
+            self.build()
 
     # --- what Keras calls -------------------------------------------------------------------------
 
-    def call(self, inputs, training: bool = False) -> tf.Tensor:
-        """Logits [B, K] of images, uint8 or float in [0, 1], or of an ``AugmentedBatch``."""
-        images = inputs.images if isinstance(inputs, AugmentedBatch) else inputs
-        return self.network(to_float(images), training=training)
+    def call(self, inputs: tf.Tensor | AugmentedBatch, training: bool = False) -> tf.Tensor:
+        """Logits [B, K], float32, of images, uint8 or float in [0, 1], or an ``AugmentedBatch``."""
+        augmented = isinstance(inputs, AugmentedBatch)
+        images = inputs.images if augmented else check_images(inputs)
+        logits = self.classifier(to_float(images), training=training)
+        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
 
     def compile(
         self,
         optimizer: str | keras.optimizers.Optimizer = "rmsprop",
         loss: keras.losses.Loss | None = None,
-        *,
         metrics: list | None = None,
+        *,
         jit_compile: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         """Configures training.
 
@@ -110,17 +145,28 @@ class AutoLabelModel(keras.Model):
             optimizer: As in Keras.
             loss: None: ``SoftTargetLoss`` of the model's label policy. Any other Keras loss object
                 is given the class numbers and the logits.
-            metrics: As in Keras; ``"accuracy"`` is that of the true class.
-            jit_compile: As in Keras, but off: XLA has no kernel for the geometric operations.
+            metrics: As in Keras; they see class numbers and logits. ``"accuracy"`` is that of the
+                true class.
+            jit_compile: As in Keras, but off.
             **kwargs: As in Keras.
 
         Raises:
-            ValueError: If the loss is no loss object, takes probabilities, sums, or has a label
-                policy of its own.
+            ValueError: If the loss is no loss object, takes probabilities, or has a label policy
+                of its own, or XLA has no kernels for the augmentation.
         """
         check_loss(loss, self.label_policy)
-        super().compile(optimizer, metrics=metrics, jit_compile=jit_compile, **kwargs)
+        if jit_compile and not getattr(self.augmentation, "jit_compiles", True):
+            raise ValueError(
+                f"XLA has no kernels for {type(self.augmentation).__name__}: leave out jit_compile "
+                "or augment in the dataset, by dataset_transform."
+            )
+        for metric in [*(metrics or []), *(kwargs.get("weighted_metrics") or [])]:
+            if isinstance(metric, ExpectedCalibrationError) and metric.from_logits is None:
+                metric.from_logits = True
         self.given_loss = None if isinstance(loss, SoftTargetLoss) else loss
+        # By a method, since Keras 2 would save the table as the loss's, if the loss held it.
+        loss = self.given_loss or SoftTargetLoss(self.labels_of)
+        super().compile(optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile, **kwargs)
 
     def get_compile_config(self) -> dict:
         """The arguments of ``compile``."""
@@ -137,24 +183,22 @@ class AutoLabelModel(keras.Model):
         """Nothing to build: the network builds itself on its first images."""
         self.built = True
 
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """The metrics, the loss of this model's own train step first."""
-        return [self.loss_mean, *(metric for metric in super().metrics if metric.name != "loss")]
-
-    def fit(self, x=None, y=None, *args, **kwargs) -> keras.callbacks.History:
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any):
         """``keras.Model.fit``; refuses images and labels that cannot be right before it starts.
+
+        Callbacks that update labels (``AutoLabel``) are called before all others, so that those
+        that save the model, or log, see the labels that the next epoch is trained on.
 
         Raises:
             ValueError: If images or labels, also those of ``validation_data``, are of the wrong
-                type, shape or range, or the last batch of mixup would hold one image.
+                type, shape or range, or the last batch is too small for the augmentation.
         """
         given = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
         self._check_data(x, y)
         if y is not None and given.get("steps_per_epoch") is None:
             # Keras splits the images off in the same way.
             examples = int(len(y) * (1.0 - (given.get("validation_split") or 0.0)))
-            batch_size = given.get("batch_size")
+            batch_size = given.get("batch_size") or 32
             check_last_batch(self.augmentation, examples=examples, batch_size=batch_size)
         if given.get("validation_data") is not None:
             try:
@@ -162,31 +206,80 @@ class AutoLabelModel(keras.Model):
                 self._check_data(*parts[:2])
             except ValueError as error:
                 raise ValueError(f"validation_data: {error}") from error
-        return super().fit(x, y, *args, **kwargs)
+        if not isinstance(given.get("callbacks"), keras.callbacks.CallbackList):
+            learns = self.given_loss is None and isinstance(self.label_policy, LabelTable)
+            callbacks = tf.nest.flatten(given.get("callbacks") or [])
+            given["callbacks"] = LabelLogs.around(callbacks, learns=learns)
+        with refused_in_one_line():
+            return super().fit(**given)
+
+    def evaluate(self, *args: Any, **kwargs: Any):
+        """``keras.Model.evaluate``: images as they are, one-hot labels."""
+        with refused_in_one_line():
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any):
+        """``keras.Model.predict``: logits, float32 [M, K]."""
+        with refused_in_one_line():
+            return super().predict(*args, **kwargs)
 
     def train_step(self, data) -> dict:
-        """One step: augment, label, cross-entropy, update."""
+        """Keras' own step, on the augmented batch."""
         x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         batch = self.augment(x, labels)
-        with tf.GradientTape() as tape:
-            logits = self(batch.images, training=True)
-            loss = self._loss_of(batch, logits, sample_weight)
-            scaled = getattr(self.optimizer, "scale_loss", tf.identity)(loss)
-        variables = self.trainable_variables
-        gradients = tape.gradient(scaled, variables)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return self.compute_metrics(batch.images, batch.labels, logits, sample_weight)
+        logs = super().train_step((batch, batch.labels, sample_weight))
+        self.draws.assign_add(1)
+        return logs
 
     def test_step(self, data) -> dict:
-        """One step of ``evaluate``: images as they are, one-hot labels."""
+        """Keras' own step, on images as they are."""
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        _, labels = check_batch(images, labels)
-        labels = self._known(labels)
-        logits = self(images, training=False)
-        self._loss_of(labels, logits, sample_weight)
-        return self.compute_metrics(images, labels, logits, sample_weight)
+        return super().test_step((images, self._known(class_numbers(labels)), sample_weight))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+        """Keras' own, of class numbers; for ``SoftTargetLoss``, of all that x says of labels."""
+        augmented = isinstance(x, AugmentedBatch) and self.given_loss is None
+        y = label_rows(x) if augmented else class_numbers(y)
+        return super().compute_loss(x, y, y_pred, sample_weight)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None) -> dict:
+        """Keras' own, of class numbers."""
+        return super().compute_metrics(x, class_numbers(y), y_pred, sample_weight)
 
     # --- the pieces -------------------------------------------------------------------------------
+
+    def augment(self, images: Any, labels: Any) -> AugmentedBatch:
+        """The next batch of training, augmented; as it is if that was already done."""
+        if isinstance(images, AugmentedBatch):
+            return images._replace(labels=self._known(images.labels))
+        images, labels = check_batch(images, labels)
+        labels = self._known(labels)
+        if self.augmentation is None:
+            return clean_batch(images, labels)
+        step = tf.cast(tf.convert_to_tensor(self.draws), tf.int32)
+        seed = replica_seed(tf.stack([self.seed, step]))
+        return self.augmentation(images, labels, seed=seed, network=self.classifier)
+
+    def labels_of(self, batch: AugmentedBatch) -> tuple[tf.Tensor, tf.Tensor]:
+        """``(confidence, partner_share)`` of the label policy, each float32 [B]."""
+        return self.label_policy(batch)
+
+    def check_network(self, image_shape: Sequence[int | None]) -> None:
+        """Refuses images that do not fit the network, or outputs that are no logits of theirs.
+
+        Args:
+            image_shape: (H, W, C), None for what is not known.
+
+        Raises:
+            ValueError: If they do not fit.
+        """
+        known = self.image_shape or (None, None, None)
+        shape = [size or own for size, own in zip(image_shape, known, strict=True)]
+        # A network without an input shape would be built for the sizes of the probe.
+        if getattr(self.network, "inputs", None) or None not in shape:
+            check_outputs(self.classifier, shape, self.num_classes)
+            self.build()
+        self.image_shape = tuple(self.image_shape or image_shape)
 
     def _check_data(self, x, y) -> None:
         images, labels = parts_of(x, y)
@@ -194,59 +287,41 @@ class AutoLabelModel(keras.Model):
             return
         check_image_type(images)
         check_label_type(labels)
-        self._check_network(images.shape)
+        self.check_network(images.shape[1:])
         if isinstance(labels, np.ndarray):
             check_values(np.asarray(images), labels, self.num_classes)
-
-    def _check_network(self, images_shape) -> None:
-        known = self.image_shape or (None, None, None)
-        shape = [size or own for size, own in zip(images_shape[1:], known, strict=True)]
-        # A network without an input shape would be built for the sizes of the probe.
-        if getattr(self.network, "inputs", None) or None not in shape:
-            check_network(self.network, [None, *shape], self.num_classes)
-        self.image_shape = tuple(self.image_shape or images_shape[1:])
-
-    def augment(self, images, labels) -> AugmentedBatch:
-        """The batch of the current step, augmented; as it is if that was already done."""
-        if isinstance(images, AugmentedBatch):
-            return images._replace(labels=self._known(images.labels))
-        images, labels = check_batch(images, labels)
-        labels = self._known(labels)
-        if self.augmentation is None:
-            return clean_batch(images, labels)
-        step = tf.cast(tf.convert_to_tensor(self.optimizer.iterations), tf.int32)
-        seed = replica_seed(tf.stack([self.seed, step]))
-        return self.augmentation(images, labels, seed=seed, network=self.network)
 
     def _known(self, labels: tf.Tensor) -> tf.Tensor:
         """The labels as they are; an assertion in the graph refuses those of no class."""
         in_range = tf.reduce_all((labels >= 0) & (labels < self.num_classes))
-        message = f"Labels must lie in 0..{self.num_classes - 1} (num_classes - 1). Received:"
+        message = f"{MARK}Labels must lie in 0..{self.num_classes - 1} (num_classes - 1). Received:"
         with tf.control_dependencies([tf.debugging.Assert(in_range, [message, labels])]):
             return tf.identity(labels)
 
-    def _loss_of(self, y_true: AugmentedBatch | tf.Tensor, logits, sample_weight) -> tf.Tensor:
-        """This replica's part of the loss: all parts together are the mean of the global batch."""
-        labels = y_true.labels if isinstance(y_true, AugmentedBatch) else y_true
-        if self.given_loss:
-            losses = self.given_loss.call(labels, logits)
-        else:
-            losses = SoftTargetLoss(self.label_policy).call(y_true, logits)
-        if sample_weight is not None:
-            losses *= tf.cast(tf.reshape(sample_weight, [-1]), losses.dtype)
-        rows = tf.cast(tf.shape(logits)[0], losses.dtype)
-        zero = tf.zeros([], losses.dtype)
-        regularisation = tf.add_n([tf.cast(x, losses.dtype) for x in self.losses] or [zero])
-        total = tf.reduce_sum(losses)
-        self.loss_mean.update_state(total / rows + regularisation, sample_weight=rows)
-        return total / sum_over_replicas(rows) + regularisation / num_replicas()
+    # --- what leaves the model --------------------------------------------------------------------
+
+    def probability_model(self, temperature: float = 1.0) -> ProbabilityModel:
+        """A plain Keras model of the same weights, from images to calibrated probabilities.
+
+        Args:
+            temperature: Divides the logits, above 0; of ``TemperatureScaling``, for instance.
+
+        Returns:
+            A Keras model: uint8, or float in [0, 1], [B, H, W, C] -> float32 [B, K].
+
+        Raises:
+            ValueError: If the temperature is not above 0.
+        """
+        return ProbabilityModel(self, temperature)
 
     def export(
         self,
         filepath: str,
+        format: str = "tf_saved_model",
         *,
         class_names: Sequence[str] | None = None,
         temperature: float = 1.0,
+        **kwargs: Any,
     ) -> None:
         """Writes a TF SavedModel that needs neither Keras nor this package.
 
@@ -257,8 +332,11 @@ class AutoLabelModel(keras.Model):
 
         Args:
             filepath: Folder to write.
+            format: Any other of Keras' formats, such as ``"onnx"``, is left to Keras: float images
+                to logits, no names and no temperature.
             class_names: Names of the K classes; None: the class numbers.
             temperature: Divides the logits, above 0.
+            **kwargs: As in Keras, for other formats.
 
         Raises:
             ValueError: If the number of names is not ``num_classes``, the temperature is not
@@ -273,9 +351,12 @@ class AutoLabelModel(keras.Model):
             raise ValueError(f"temperature must be above 0. Received: temperature={temperature}")
         if self.image_shape is None:
             raise ValueError("The network has no known input shape: train it first.")
+        if format != "tf_saved_model":
+            super().export(filepath, format=format, **kwargs)
+            return
         table = getattr(self.label_policy, "confidence", None)
         save_for_serving(
-            self.network,
+            self.classifier,
             filepath,
             image_shape=self.image_shape,
             label_table=np.ones(()) if table is None else tf.convert_to_tensor(table).numpy(),
@@ -291,6 +372,7 @@ class AutoLabelModel(keras.Model):
             "augmentation": self.augmentation and serialize(self.augmentation),
             "num_classes": self.num_classes,
             "label_policy": serialize(self.label_policy),
+            "value_range": list(self.value_range),
             "seed": self.seed,
             "name": self.name,
         }

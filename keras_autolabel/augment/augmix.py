@@ -7,15 +7,8 @@ import tensorflow as tf
 from tensorflow import keras
 
 from keras_autolabel.augment import image_ops
-from keras_autolabel.batch import (
-    AugmentedBatch,
-    check_batch,
-    dataset_transform,
-    to_float,
-    to_uint8,
-    without_partner,
-)
-from keras_autolabel.buckets import bucket_of, uniform_in_bucket
+from keras_autolabel.augment.augmentation import Augmentation, check_operations
+from keras_autolabel.batch import AugmentedBatch, check_whole, to_float, to_uint8
 
 AUGMIX_OPERATIONS = (
     "autocontrast",
@@ -47,29 +40,28 @@ class AugMixDraw(NamedTuple):
     """The random parameters of a batch.
 
     Attributes:
+        distance: float32 [B] in [0, 1], 1 − λ.
+        bucket: int32 [B], flat index (depth − 1)·N + bucket of the distance.
         depth: int32 [B] in 1..max_depth, operations in the chain.
-        clean_weight: float32 [B] in [0, 1], λ.
         operation: int32 [B, max_depth], index into ``operations``.
         level: float32 [B, max_depth], |level| in [0.1, severity] of 10; the sign is a direction.
-        bucket: int32 [B], flat index (depth − 1)·N + bucket of λ.
     """
 
+    distance: tf.Tensor
+    bucket: tf.Tensor
     depth: tf.Tensor
-    clean_weight: tf.Tensor
     operation: tf.Tensor
     level: tf.Tensor
-    bucket: tf.Tensor
 
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
-class AugMix:
+class AugMix(Augmentation):
     """AugMix (Hendrycks et al., 2020) with one chain, as in section 4.2 of the AutoLabel paper.
 
     An image goes through ``depth`` random operations, and is then mixed with the clean one:
-    ``λ·x + (1 − λ)·chain(x)``. Its distance is 1 − λ, its bucket S_{depth, ⌈λN⌉}: the table has
-    shape ``[max_depth, num_buckets]``, and along its second axis a *higher* index is *nearer* to
-    the clean image. Everything is drawn per example, from a stateless seed; ``draw`` gives the
-    random parameters, ``apply`` is deterministic.
+    ``λ·x + (1 − λ)·chain(x)``, λ uniform. Its distance is 1 − λ; each depth has buckets of its own,
+    so that the table has shape ``[max_depth, num_buckets]`` (``buckets.py`` says which of the
+    paper's S_{d,⌈λN⌉} each one is).
 
     The chain runs on uint8, rounding after each operation as Pillow does; float images are
     rounded to 8 bits for the chain alone, the clean part keeps their precision.
@@ -90,7 +82,8 @@ class AugMix:
         (TensorShape([2, 8, 8, 3]), (3, 5))
     """
 
-    initial_confidence = 1.0
+    # The warp has no kernel of XLA.
+    jit_compiles = False
 
     def __init__(
         self,
@@ -100,54 +93,22 @@ class AugMix:
         severity: float = 3.0,
         operations: Sequence[str] = AUGMIX_OPERATIONS,
     ):
-        for name, value in (("num_buckets", num_buckets), ("max_depth", max_depth)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1. Received: {name}={value}")
+        super().__init__(num_buckets=num_buckets)
+        check_whole(1, max_depth=max_depth)
         if not 0.1 <= severity <= 10.0:
             raise ValueError(f"severity must be in [0.1, 10]. Received: severity={severity}")
-        unknown = sorted(set(operations) - set(AUGMIX_OPERATIONS))
-        if unknown or not operations:
-            raise ValueError(
-                f"operations must be a selection of {', '.join(AUGMIX_OPERATIONS)}. "
-                f"Received: operations={tuple(operations)}"
-            )
-        self.num_buckets = num_buckets
-        self.max_depth = max_depth
+        self.max_depth = int(max_depth)
         self.severity = severity
-        self.operations = tuple(operations)
+        self.operations = check_operations(operations, AUGMIX_OPERATIONS)
 
     @property
     def bucket_shape(self) -> tuple[int, int]:
         """Shape of the label table: ``(max_depth, num_buckets)``."""
         return self.max_depth, self.num_buckets
 
-    def __call__(
-        self,
-        images: tf.Tensor,
-        labels: tf.Tensor,
-        *,
-        seed: tf.Tensor,
-        bucket: int | tf.Tensor | None = None,
-        network: Callable | None = None,
-    ) -> AugmentedBatch:
-        """Augments a batch.
-
-        Args:
-            images: uint8, or float in [0, 1], [B, H, W, C] of any size.
-            labels: int [B].
-            seed: int32 [2], a stateless seed: the same seed gives the same batch.
-            bucket: None: depth and λ as in training. An int or int32 [B]: the flat bucket index
-                (depth − 1)·N + n, with λ uniform inside it.
-            network: Unused.
-
-        Returns:
-            An ``AugmentedBatch``.
-
-        Raises:
-            ValueError: If the images or labels are of the wrong type or rank.
-        """
-        images, labels = check_batch(images, labels)
-        return self.apply(images, labels, self.draw(labels, seed, bucket))
+    def training_distance(self, size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """1 − λ, float32 [size] in (0, 1], of λ uniform on [0, 1)."""
+        return 1.0 - tf.random.stateless_uniform([size], seed)
 
     def draw(
         self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
@@ -159,21 +120,20 @@ class AugMix:
             depth = tf.random.stateless_uniform(
                 [size], seeds[0], minval=1, maxval=self.max_depth + 1, dtype=tf.int32
             )
-            clean_weight = tf.random.stateless_uniform([size], seeds[1])
-            bucket = (depth - 1) * self.num_buckets + bucket_of(clean_weight, self.num_buckets)
+            distance, column = self.draw_distance(labels, seeds[1], None)
         else:
-            bucket = tf.broadcast_to(tf.cast(bucket, tf.int32), [size])
-            depth = bucket // self.num_buckets + 1
-            clean_weight = uniform_in_bucket(
-                bucket % self.num_buckets, self.num_buckets, seed=seeds[1]
-            )
+            flat = tf.broadcast_to(tf.cast(bucket, tf.int32), [size])
+            depth = flat // self.num_buckets + 1
+            distance, column = self.draw_distance(labels, seeds[1], flat % self.num_buckets)
         shape = [size, self.max_depth]
         operation = tf.random.stateless_uniform(
             shape, seeds[2], maxval=len(self.operations), dtype=tf.int32
         )
         level = tf.random.stateless_uniform(shape, seeds[3], minval=0.1, maxval=self.severity)
         towards = tf.random.stateless_uniform(shape, seeds[4]) < 0.5
-        return AugMixDraw(depth, clean_weight, operation, tf.where(towards, level, -level), bucket)
+        level = tf.where(towards, level, -level)
+        bucket = (depth - 1) * self.num_buckets + column
+        return AugMixDraw(distance, bucket, depth, operation, level)
 
     def apply(
         self,
@@ -182,35 +142,12 @@ class AugMix:
         drawn: AugMixDraw,
         network: Callable | None = None,
     ) -> AugmentedBatch:
-        """Applies drawn parameters: deterministic; arguments as in ``__call__``."""
+        """``λ·x + (1 − λ)·chain(x)``, Eq. (3); arguments as in ``Augmentation.apply``."""
         in_chain = tf.range(self.max_depth) < drawn.depth[:, tf.newaxis]
         operation = tf.where(in_chain, drawn.operation, -1)
         chain = image_ops.apply_chain(
             to_uint8(images), operation, drawn.level, self.operations, MAGNITUDE_OF_LEVEL
         )
-        weight = drawn.clean_weight[:, tf.newaxis, tf.newaxis, tf.newaxis]
-        mixed = weight * to_float(images) + (1.0 - weight) * to_float(chain)
-        return without_partner(
-            tf.clip_by_value(mixed, 0.0, 1.0),
-            labels,
-            distance=1.0 - drawn.clean_weight,
-            bucket=drawn.bucket,
-        )
-
-    def dataset_transform(self, *, seed: int) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
-        """This augmentation for ``tf.data.Dataset.apply``; see ``batch.dataset_transform``."""
-        return dataset_transform(self, seed=seed)
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {
-            "num_buckets": self.num_buckets,
-            "max_depth": self.max_depth,
-            "severity": self.severity,
-            "operations": list(self.operations),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict) -> "AugMix":
-        """The augmentation that ``get_config`` describes."""
-        return cls(**config)
+        clean_weight = tf.reshape(1.0 - drawn.distance, [-1, 1, 1, 1])
+        mixed = clean_weight * to_float(images) + (1.0 - clean_weight) * to_float(chain)
+        return self.moved(mixed, labels, drawn)

@@ -7,26 +7,27 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel.batch import AugmentedBatch, check_batch, dataset_transform, to_float
-from keras_autolabel.buckets import bucket_of, uniform_in_bucket
+from keras_autolabel.augment.augmentation import Augmentation
+from keras_autolabel.batch import AugmentedBatch, to_float
+from keras_autolabel.buckets import bucket_of, distance_of
 
 
 class MixupDraw(NamedTuple):
     """The random parameters of a batch.
 
     Attributes:
-        partner: int32 [B], the row that is mixed in.
-        mix: float32 [B] in [0, 0.5], its weight, min(γ, 1 − γ).
+        distance: float32 [B] in [0, 1], 2·min(γ, 1 − γ).
         bucket: int32 [B].
+        partner: int32 [B], the row that is mixed in.
     """
 
-    partner: tf.Tensor
-    mix: tf.Tensor
+    distance: tf.Tensor
     bucket: tf.Tensor
+    partner: tf.Tensor
 
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
-class Mixup:
+class Mixup(Augmentation):
     """mixup (Zhang et al., 2018) with a γ of its own per image, as in section 4.3 of the paper.
 
     Partners are a random permutation of the batch; γ is drawn from Beta(β, β). Of the two images
@@ -49,60 +50,22 @@ class Mixup:
         True
     """
 
+    offers = frozenset({"bucket", "mix"})
+    smallest_batch = 2
+    # Neither a shuffle nor a gamma variable has a kernel of XLA.
+    jit_compiles = False
+
     def __init__(self, *, num_buckets: int = 10, beta: float = 1.0):
-        if num_buckets < 1:
-            raise ValueError(f"num_buckets must be at least 1. Received: num_buckets={num_buckets}")
+        super().__init__(num_buckets=num_buckets)
         # Beyond these single precision draws no γ.
         if not 1e-6 <= beta <= 1e6:
             raise ValueError(f"beta must be above 0, in 1e-6..1e6. Received: beta={beta}")
-        self.num_buckets = num_buckets
         self.beta = beta
-
-    @property
-    def bucket_shape(self) -> tuple[int]:
-        """Shape of the label table: ``(num_buckets,)``."""
-        return (self.num_buckets,)
 
     @property
     def initial_confidence(self) -> np.ndarray:
         """Ordinary mixup, 1 − γ, at the middle of each bucket: float [N]."""
-        return 1.0 - (np.arange(self.num_buckets) + 0.5) / (2.0 * self.num_buckets)
-
-    def __call__(
-        self,
-        images: tf.Tensor,
-        labels: tf.Tensor,
-        *,
-        seed: tf.Tensor,
-        bucket: int | tf.Tensor | None = None,
-        network: Callable | None = None,
-    ) -> AugmentedBatch:
-        """Augments a batch.
-
-        Args:
-            images: uint8, or float in [0, 1], [B, H, W, C], B at least 2.
-            labels: int [B].
-            seed: int32 [2], a stateless seed: the same seed gives the same batch.
-            bucket: None: γ from Beta(β, β). An int or int32 [B]: distances uniform inside that
-                bucket.
-            network: Unused.
-
-        Returns:
-            An ``AugmentedBatch``.
-
-        Raises:
-            ValueError: If the images or labels are of the wrong type or rank, or there is but one.
-            tf.errors.InvalidArgumentError: If there is but one in a graph of unknown batch size.
-        """
-        images, labels = check_batch(images, labels)
-        if labels.shape[0] == 1:
-            raise ValueError("mixup needs a batch of at least 2 images. Received: a batch of 1")
-        several = tf.debugging.Assert(
-            tf.shape(labels)[0] != 1, ["mixup needs a batch of at least 2 images. Received: 1"]
-        )
-        with tf.control_dependencies([several]):
-            labels = tf.identity(labels)
-        return self.apply(images, labels, self.draw(labels, seed, bucket))
+        return 1.0 - distance_of(self.num_buckets) / 2.0
 
     def draw(
         self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
@@ -112,23 +75,9 @@ class Mixup:
         seeds = tf.random.split(seed, 5)
         partner = tf.random.experimental.stateless_shuffle(tf.range(size), seed=seeds[0])
         if bucket is None:
-            mix = self._smaller_share([size], seeds[1:])
-            bucket = bucket_of(2.0 * mix, self.num_buckets)
-        else:
-            bucket = tf.broadcast_to(tf.cast(bucket, tf.int32), [size])
-            mix = uniform_in_bucket(bucket, self.num_buckets, seed=seeds[1]) / 2.0
-        return MixupDraw(partner, mix, bucket)
-
-    def _smaller_share(self, shape, seeds: tf.Tensor) -> tf.Tensor:
-        """min(γ, 1 − γ) of γ ~ Beta(β, β), the share of one of two gamma variables."""
-        one, other = (self._log_gamma_variable(shape, seeds[2 * i :]) for i in range(2))
-        return tf.sigmoid(-tf.abs(one - other))
-
-    def _log_gamma_variable(self, shape, seeds: tf.Tensor) -> tf.Tensor:
-        """Logarithm of a Gamma(β) variable: Gamma(β + 1)·U^(1/β), which a tiny β rounds to 0."""
-        above = tf.random.stateless_gamma(shape, seeds[0], self.beta + 1.0)
-        uniform = tf.random.stateless_uniform(shape, seeds[1], minval=np.finfo(np.float32).tiny)
-        return tf.math.log(above) + tf.math.log(uniform) / self.beta
+            distance = 2.0 * smaller_share([size], self.beta, seeds[1:])
+            return MixupDraw(distance, bucket_of(distance, self.num_buckets), partner)
+        return MixupDraw(*self.draw_distance(labels, seeds[1], bucket), partner)
 
     def apply(
         self,
@@ -137,28 +86,36 @@ class Mixup:
         drawn: MixupDraw,
         network: Callable | None = None,
     ) -> AugmentedBatch:
-        """Applies drawn parameters: deterministic; arguments as in ``__call__``."""
-        images, labels = to_float(images), tf.cast(labels, tf.int32)
-        weight = drawn.mix[:, tf.newaxis, tf.newaxis, tf.newaxis]
+        """``(1 − γ)·x + γ·x'``, Eq. (4); arguments as in ``Augmentation.apply``."""
+        images, mix = to_float(images), drawn.distance / 2.0
+        weight = mix[:, tf.newaxis, tf.newaxis, tf.newaxis]
         mixed = (1.0 - weight) * images + weight * tf.gather(images, drawn.partner)
-        return AugmentedBatch(
-            images=tf.clip_by_value(mixed, 0.0, 1.0),
-            labels=labels,
-            partners=tf.gather(labels, drawn.partner),
-            mix=drawn.mix,
-            distance=2.0 * drawn.mix,
-            bucket=drawn.bucket,
-        )
+        partners = tf.gather(labels, drawn.partner)
+        return self.moved(mixed, labels, drawn)._replace(partners=partners, mix=mix)
 
-    def dataset_transform(self, *, seed: int) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
-        """This augmentation for ``tf.data.Dataset.apply``; see ``batch.dataset_transform``."""
-        return dataset_transform(self, seed=seed)
 
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {"num_buckets": self.num_buckets, "beta": self.beta}
+def smaller_share(shape, beta: float, seeds: tf.Tensor) -> tf.Tensor:
+    """min(γ, 1 − γ) of γ ~ Beta(β, β), the share of one of two gamma variables.
 
-    @classmethod
-    def from_config(cls, config: dict) -> "Mixup":
-        """The augmentation that ``get_config`` describes."""
-        return cls(**config)
+    Args:
+        shape: Shape of the result.
+        beta: β.
+        seeds: int32 [4, 2].
+
+    Returns:
+        float32 of that shape in [0, 0.5].
+
+    Example:
+        >>> share = smaller_share([1000], 1.0, tf.random.split(tf.constant([1, 2]), 4))
+        >>> 0.24 < float(tf.reduce_mean(share)) < 0.26  # uniform on [0, 0.5]
+        True
+    """
+    one, other = (_log_gamma_variable(shape, beta, seeds[2 * i :]) for i in range(2))
+    return tf.sigmoid(-tf.abs(one - other))
+
+
+def _log_gamma_variable(shape, beta: float, seeds: tf.Tensor) -> tf.Tensor:
+    """Logarithm of a Gamma(β) variable: Gamma(β + 1)·U^(1/β), which a tiny β rounds to 0."""
+    above = tf.random.stateless_gamma(shape, seeds[0], beta + 1.0)
+    uniform = tf.random.stateless_uniform(shape, seeds[1], minval=np.finfo(np.float32).tiny)
+    return tf.math.log(above) + tf.math.log(uniform) / beta

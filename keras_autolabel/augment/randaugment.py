@@ -7,16 +7,9 @@ import tensorflow as tf
 from tensorflow import keras
 
 from keras_autolabel.augment import image_ops
+from keras_autolabel.augment.augmentation import Augmentation, check_operations
 from keras_autolabel.augment.augmix import MAGNITUDE_OF_LEVEL as AUGMIX_MAGNITUDE_OF_LEVEL
-from keras_autolabel.batch import (
-    AugmentedBatch,
-    check_batch,
-    dataset_transform,
-    to_float,
-    to_uint8,
-    without_partner,
-)
-from keras_autolabel.buckets import bucket_of, uniform_in_bucket
+from keras_autolabel.batch import AugmentedBatch, check_whole, to_uint8
 
 RANDAUGMENT_OPERATIONS = (
     "autocontrast",
@@ -54,20 +47,20 @@ class RandAugmentDraw(NamedTuple):
     """The random parameters of a batch.
 
     Attributes:
-        distance: float32 [B] in [0, 1], magnitude / 10.
+        distance: float32 [B] in [0, 1], magnitude / max_magnitude.
+        bucket: int32 [B].
         operation: int32 [B, num_operations], index into ``operations``.
         direction: float32 [B, num_operations], 1 or −1.
-        bucket: int32 [B].
     """
 
     distance: tf.Tensor
+    bucket: tf.Tensor
     operation: tf.Tensor
     direction: tf.Tensor
-    bucket: tf.Tensor
 
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
-class RandAugment:
+class RandAugment(Augmentation):
     """RandAugment (Cubuk et al., 2020); the magnitude is drawn per image and is its distance.
 
     ``num_operations`` random operations, all at the image's magnitude, which is uniform on
@@ -91,7 +84,8 @@ class RandAugment:
         (True, (5,))
     """
 
-    initial_confidence = 1.0
+    # The warp has no kernel of XLA.
+    jit_compiles = False
 
     def __init__(
         self,
@@ -101,74 +95,28 @@ class RandAugment:
         max_magnitude: float = 10.0,
         operations: Sequence[str] = RANDAUGMENT_OPERATIONS,
     ):
-        for name, value in (("num_buckets", num_buckets), ("num_operations", num_operations)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1. Received: {name}={value}")
+        super().__init__(num_buckets=num_buckets)
+        check_whole(1, num_operations=num_operations)
         if not 0.0 < max_magnitude <= 10.0:
             raise ValueError(
                 f"max_magnitude must be in (0, 10]. Received: max_magnitude={max_magnitude}"
             )
-        if not operations or set(operations) - set(RANDAUGMENT_OPERATIONS):
-            raise ValueError(
-                f"operations must be a selection of {', '.join(RANDAUGMENT_OPERATIONS)}. "
-                f"Received: operations={tuple(operations)}"
-            )
-        self.num_buckets = num_buckets
-        self.num_operations = num_operations
+        self.num_operations = int(num_operations)
         self.max_magnitude = max_magnitude
-        self.operations = tuple(operations)
-
-    @property
-    def bucket_shape(self) -> tuple[int]:
-        """Shape of the label table: ``(num_buckets,)``."""
-        return (self.num_buckets,)
-
-    def __call__(
-        self,
-        images: tf.Tensor,
-        labels: tf.Tensor,
-        *,
-        seed: tf.Tensor,
-        bucket: int | tf.Tensor | None = None,
-        network: Callable | None = None,
-    ) -> AugmentedBatch:
-        """Augments a batch.
-
-        Args:
-            images: uint8, or float in [0, 1], [B, H, W, C] of any size.
-            labels: int [B].
-            seed: int32 [2], a stateless seed: the same seed gives the same batch.
-            bucket: None: distances uniform on [0, 1]. An int or int32 [B]: distances uniform
-                inside that bucket.
-            network: Unused.
-
-        Returns:
-            An ``AugmentedBatch``.
-
-        Raises:
-            ValueError: If the images or labels are of the wrong type or rank.
-        """
-        images, labels = check_batch(images, labels)
-        return self.apply(images, labels, self.draw(labels, seed, bucket))
+        self.operations = check_operations(operations, RANDAUGMENT_OPERATIONS)
 
     def draw(
         self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
     ) -> RandAugmentDraw:
         """Draws the random parameters of a batch; arguments as in ``__call__``."""
-        size = tf.shape(labels)[0]
         seeds = tf.random.split(seed, 3)
-        if bucket is None:
-            distance = tf.random.stateless_uniform([size], seeds[0])
-            bucket = bucket_of(distance, self.num_buckets)
-        else:
-            bucket = tf.broadcast_to(tf.cast(bucket, tf.int32), [size])
-            distance = uniform_in_bucket(bucket, self.num_buckets, seed=seeds[0])
-        shape = [size, self.num_operations]
+        distance, bucket = self.draw_distance(labels, seeds[0], bucket)
+        shape = [tf.shape(labels)[0], self.num_operations]
         operation = tf.random.stateless_uniform(
             shape, seeds[1], maxval=len(self.operations), dtype=tf.int32
         )
         forward = tf.random.stateless_uniform(shape, seeds[2]) < 0.5
-        return RandAugmentDraw(distance, operation, tf.where(forward, 1.0, -1.0), bucket)
+        return RandAugmentDraw(distance, bucket, operation, tf.where(forward, 1.0, -1.0))
 
     def apply(
         self,
@@ -177,29 +125,15 @@ class RandAugment:
         drawn: RandAugmentDraw,
         network: Callable | None = None,
     ) -> AugmentedBatch:
-        """Applies drawn parameters: deterministic; arguments as in ``__call__``."""
+        """Applies the chain; arguments as in ``Augmentation.apply``."""
+        grey = sorted({"color", "contrast"} & set(self.operations))
+        if images.shape[-1] not in (1, 3) and grey:
+            raise ValueError(
+                f"{' and '.join(grey)} need 1 or 3 channels; leave them out of operations. "
+                f"Received: {images.shape[-1]} channels"
+            )
         level = self.max_magnitude * drawn.distance[:, tf.newaxis] * drawn.direction
         chain = image_ops.apply_chain(
             to_uint8(images), drawn.operation, level, self.operations, MAGNITUDE_OF_LEVEL
         )
-        return without_partner(
-            to_float(chain), labels, distance=drawn.distance, bucket=drawn.bucket
-        )
-
-    def dataset_transform(self, *, seed: int) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
-        """This augmentation for ``tf.data.Dataset.apply``; see ``batch.dataset_transform``."""
-        return dataset_transform(self, seed=seed)
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {
-            "num_buckets": self.num_buckets,
-            "num_operations": self.num_operations,
-            "max_magnitude": self.max_magnitude,
-            "operations": list(self.operations),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict) -> "RandAugment":
-        """The augmentation that ``get_config`` describes."""
-        return cls(**config)
+        return self.moved(chain, labels, drawn)

@@ -1,0 +1,179 @@
+"""The network inside an ``AutoLabelModel``: in the range that it expects, and checked."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+# Layers of preprocessing and activation by the names of their classes, the same in every Keras.
+PASSED_OVER = ("InputLayer", "Resizing", "CenterCrop")
+ACTIVATIONS = ("Softmax", "ReLU", "LeakyReLU", "PReLU", "ELU", "ThresholdedReLU")
+# What a network's first layer makes of images spans about 1 to 5; a factor of 255 cannot hide.
+SMALLEST_SPAN, LARGEST_SPAN = 0.1, 30.0
+
+
+class OnUnitImages:
+    """A network as a function of images in [0, 1], whatever its own range is.
+
+    Args:
+        network: Keras model, images in ``value_range`` to logits.
+        value_range: ``(low, high)``.
+
+    Example:
+        >>> network = keras.Sequential([keras.Input((1, 2, 1)), keras.layers.Flatten()])
+        >>> OnUnitImages(network, (0, 255))(tf.constant([[[[0.0], [1.0]]]])).numpy().tolist()
+        [[0.0, 255.0]]
+    """
+
+    def __init__(self, network: keras.Model, value_range: tuple[float, float]):
+        self.network = network
+        self.value_range = value_range
+
+    def __call__(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """The network's outputs of float images [B, H, W, C] in [0, 1]."""
+        low, high = self.value_range
+        if (low, high) != (0.0, 1.0):
+            images = low + (high - low) * images
+        return self.network(images, training=training)
+
+    @property
+    def weights(self) -> list:
+        """The weights of the network."""
+        return self.network.weights
+
+
+def check_construction(network: keras.Model, value_range: tuple[float, float]) -> None:
+    """Refuses a network by what it is made of: its inputs, outputs, first and last layer.
+
+    Args:
+        network: The network. Of one that is no functional or sequential model only its kind is
+            known; ``check_outputs`` probes it.
+        value_range: The range that it is to get its images in.
+
+    Raises:
+        ValueError: If it is no Keras model of one input and one output, its first layer rescales
+            another range, or its last layer is an activation.
+    """
+    if isinstance(network, type) or not callable(network):
+        raise ValueError(
+            "network must be a Keras model that maps images to logits, such as "
+            f"keras.Sequential([...]). Received: {network!r}"
+        )
+    if not getattr(network, "inputs", None):
+        return
+    for name, shape in (("input", network.input_shape), ("output", network.output_shape)):
+        if isinstance(shape, dict) or any(isinstance(size, list | tuple) for size in shape):
+            raise ValueError(
+                f"The network must have one {name}, a tensor: wrap what it should be in "
+                f"keras.Model(images, logits). Received: {name}s of shapes {shape}"
+            )
+    layers = list(_leaves(network))
+    _check_first_layer(layers, value_range)
+    _check_last_layer(layers[-1])
+
+
+def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _leaves(layer)
+        else:
+            yield layer
+
+
+def _check_first_layer(layers: Sequence[keras.layers.Layer], value_range) -> None:
+    for layer in layers:
+        kind = type(layer).__name__
+        if kind in PASSED_OVER or kind.startswith("Random"):
+            continue
+        if kind == "Rescaling":
+            factor = np.max(np.abs(layer.scale))
+        elif kind == "Normalization" and layer.variance is not None:
+            factor = 1.0 / np.sqrt(np.max(np.asarray(layer.variance)))
+        else:
+            return
+        span = factor * (value_range[1] - value_range[0])
+        if SMALLEST_SPAN <= span <= LARGEST_SPAN:
+            return
+        fitting = (0, 255) if span < SMALLEST_SPAN else (0, 1)
+        raise ValueError(
+            f"The network's layer {layer.name!r} ({kind}) expects images in another range: pass "
+            f"AutoLabelModel(..., value_range={fitting}), or leave the layer out. "
+            f"Received: value_range={tuple(value_range)}"
+        )
+
+
+def _check_last_layer(layer: keras.layers.Layer) -> None:
+    kind = type(layer).__name__
+    activation = getattr(layer, "activation", None)
+    name = kind.lower() if kind in ACTIVATIONS else getattr(activation, "__name__", "linear")
+    if name != "linear":
+        raise ValueError(
+            "The network must return logits, one a class (two for a binary classifier), without an "
+            f"activation behind them. Received: a last layer {layer.name!r} that ends in {name}"
+        )
+
+
+def check_outputs(
+    classifier: OnUnitImages, image_shape: Sequence[int | None], num_classes: int
+) -> None:
+    """Refuses a network that does not return logits of ``num_classes`` classes, by a probe.
+
+    Args:
+        classifier: The network, as a function of images in [0, 1].
+        image_shape: (H, W, C); unknown sizes are probed at 32 pixels and 3 channels.
+        num_classes: K.
+
+    Raises:
+        ValueError: If it does not take such images, or returns probabilities, only numbers that
+            are not negative, or not [B, K].
+    """
+    size = [size or default for size, default in zip(image_shape, (32, 32, 3), strict=True)]
+    noise = np.random.default_rng(0).uniform(size=(4, *size))
+    outputs = _probe(classifier, noise, size)
+    if tuple(outputs.shape) != (4, num_classes):
+        raise ValueError(
+            f"The network must return logits of shape [B, num_classes={num_classes}]. "
+            f"Received: outputs of shape [B{''.join(f', {size}' for size in outputs.shape[1:])}]"
+        )
+    # Probabilities in half precision sum to 1 no better than this.
+    tolerance = {tf.bfloat16: 2e-2, tf.float16: 5e-3}.get(outputs.dtype, 1e-3)
+    outputs = tf.cast(outputs, tf.float32).numpy()
+    if np.all(outputs >= 0.0) and np.allclose(outputs.sum(axis=-1), 1.0, atol=tolerance):
+        raise ValueError(
+            "The network returns probabilities, it must return logits: leave out the softmax."
+        )
+    if getattr(classifier.network, "inputs", None):
+        return
+    # What no layer tells, far outputs do: logits change their sign, a sigmoid or ReLU does not.
+    outputs = tf.cast(_probe(classifier, _far_from_images(size), size), tf.float32).numpy()
+    if np.all(np.isfinite(outputs)) and outputs.min() >= 0.0 and outputs.min() < outputs.max():
+        raise ValueError(
+            "The network returns no negative number whatever it is shown: it must return logits, "
+            "without a sigmoid or ReLU behind them."
+        )
+
+
+def _far_from_images(size: Sequence[int]) -> np.ndarray:
+    """Noise, slopes and levels in many mixtures, a hundred times as large as images are."""
+    rng = np.random.default_rng(0)
+    y, x = np.meshgrid(*(np.linspace(-1.0, 1.0, side) for side in size[:2]), indexing="ij")
+    slopes = (a * y + b * x + c for a, b, c in rng.normal(size=(16, 3)))
+    mixtures = np.stack([100.0 * slope[..., np.newaxis] for slope in slopes])
+    return mixtures + rng.normal(scale=100.0, size=(16, *size))
+
+
+def _probe(classifier: Callable, images: np.ndarray, size: Sequence[int]) -> tf.Tensor:
+    try:
+        outputs = classifier(tf.constant(images, tf.float32), training=False)
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(
+            "The network cannot be called with such images; resize them, or build it for them. "
+            f"Received: images of shape {tuple(size)}"
+        ) from error
+    if isinstance(outputs, dict | list | tuple):
+        raise ValueError(
+            "The network must return one tensor, its logits. "
+            f"Received: {type(outputs).__name__} of {len(outputs)}"
+        )
+    return tf.convert_to_tensor(outputs)
