@@ -216,6 +216,31 @@ def class_numbers(labels: tf.Tensor, *, batch_size: tf.Tensor | None = None) -> 
     return tf.cond(single, lambda: _whole_numbers(labels), lambda: _classes_of_rows(labels))
 
 
+def known_classes(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Labels as class numbers, int32 [B]; refuses those of no class.
+
+    Args:
+        labels: As in ``class_numbers``.
+        num_classes: K.
+
+    Raises:
+        ValueError: If type, rank or the width of one-hot rows are wrong.
+        tf.errors.InvalidArgumentError: If a label is not in 0..K − 1 (in the graph too).
+    """
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank == 2 and labels.shape[-1] not in (None, 1, num_classes):
+        raise ValueError(
+            f"One-hot labels must have shape [B, num_classes={num_classes}]. "
+            f"Received: labels.shape={tuple(labels.shape)}"
+        )
+    numbers = class_numbers(labels)
+    known = tf.reduce_all((numbers >= 0) & (numbers < num_classes))
+    message = f"{MARK}Labels must lie in 0..{num_classes - 1} (num_classes - 1). Received (smallest, largest):"
+    found = [tf.reduce_min(numbers), tf.reduce_max(numbers)]
+    with tf.control_dependencies([tf.debugging.Assert(known, [message, *found])]):
+        return tf.identity(numbers)
+
+
 def _whole_numbers(labels: tf.Tensor) -> tf.Tensor:
     flat = tf.reshape(labels, [-1])
     if not labels.dtype.is_floating:
@@ -262,8 +287,9 @@ def refused_in_one_line() -> Iterator[None]:
         lines = [line for line in str(error.message).splitlines() if MARK in line]
         if not lines:
             raise
-        text = lines[-1].partition(MARK)[2].replace("'", "").replace("[", "").replace("]", "")
-        raise ValueError(text.strip()) from None
+        # As in: assertion failed: ['<mark>what was wrong. Received:'] [0] [255]
+        text = lines[-1].partition(MARK)[2].replace("'] [", " ").replace("] [", ", ")
+        raise ValueError(text.rstrip("]'")) from None
 
 
 def check_image_type(images) -> None:

@@ -4,13 +4,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel.batch import MARK, check_whole, class_numbers, refused_in_one_line
+from keras_autolabel.batch import MARK, check_whole, known_classes, refused_in_one_line
 
 NO_PROBABILITIES = (
     f"{MARK}Rows of probabilities must be in [0, 1] and sum to 1: apply tf.nn.softmax to logits, "
     "or pass from_logits=True to the metric. Received (smallest, largest, worst sum):"
 )
-NO_CLASS = f"{MARK}Labels must lie in 0..K-1, K the columns of the predictions. Received:"
 
 
 def calibration_sums(
@@ -86,21 +85,15 @@ def check_predictions(labels: tf.Tensor, probabilities: tf.Tensor) -> tuple[tf.T
     # Rows of half precision sum to 1 no better than this.
     tolerance = {tf.bfloat16: 2e-2, tf.float16: 5e-3}.get(given.dtype, 1e-3)
     probabilities = tf.cast(given, tf.float32)
-    labels = class_numbers(labels)
+    labels = known_classes(labels, given.shape[-1])
     low, high = tf.reduce_min(probabilities), tf.reduce_max(probabilities)
     off = tf.reduce_max(tf.abs(tf.reduce_sum(probabilities, axis=-1) - 1.0))
     # A NaN is not refused: a network that has diverged is told of by what it is measured to be.
     wrong = (low < -tolerance) | (high > 1.0 + tolerance) | (off > tolerance)
-    known = tf.reduce_all((labels >= 0) & (labels < tf.shape(probabilities)[-1]))
-    with tf.control_dependencies(
-        [
-            tf.debugging.Assert(
-                ~wrong | (tf.size(labels) == 0), [NO_PROBABILITIES, low, high, off]
-            ),
-            tf.debugging.Assert(known, [NO_CLASS, labels]),
-        ]
-    ):
-        return tf.identity(labels), tf.identity(probabilities)
+    fine = ~wrong | (tf.size(labels) == 0)
+    asserted = tf.debugging.Assert(fine, [NO_PROBABILITIES, low, high, off])
+    with tf.control_dependencies([asserted]):
+        return labels, tf.identity(probabilities)
 
 
 def _bin_of(confidence: tf.Tensor, num_bins: int) -> tf.Tensor:
@@ -269,18 +262,14 @@ class TemperatureScaling:
                 shapes do not fit.
         """
         logits = np.asarray(logits, np.float64)
-        with refused_in_one_line():
-            labels = class_numbers(labels).numpy()
+        labels = np.asarray(labels)
         if logits.ndim != 2 or not len(logits) or len(logits) != len(labels):
             raise ValueError(
                 "labels must be [M] and logits [M, K], M at least 1. "
                 f"Received: labels {labels.shape}, logits {logits.shape}"
             )
-        if labels.min() < 0 or labels.max() >= logits.shape[-1]:
-            raise ValueError(
-                f"Labels must lie in 0..{logits.shape[-1] - 1}. "
-                f"Received: labels from {labels.min()} to {labels.max()}"
-            )
+        with refused_in_one_line():
+            labels = known_classes(labels, logits.shape[-1]).numpy()
         if not np.all(np.isfinite(logits)):
             raise ValueError("The logits of the hold-out are not finite.")
         if np.all(logits >= 0.0) and np.allclose(logits.sum(axis=-1), 1.0, atol=1e-3):

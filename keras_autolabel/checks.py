@@ -9,10 +9,9 @@ from tensorflow import keras
 
 from keras_autolabel.batch import (
     AugmentedBatch,
-    check_image_type,
-    check_label_type,
+    check_images,
     check_whole,
-    class_numbers,
+    known_classes,
     refused_in_one_line,
 )
 from keras_autolabel.losses import SoftTargetLoss
@@ -172,26 +171,9 @@ def check_values(images: np.ndarray, labels: np.ndarray, num_classes: int) -> np
     Raises:
         ValueError: If labels name no class, or a float image has a NaN or leaves [0, 1].
     """
-    check_image_type(images)
-    check_label_type(labels)
-    if labels.ndim == 2 and labels.shape[1] not in (1, num_classes):
-        raise ValueError(
-            f"One-hot labels must have shape [B, num_classes={num_classes}]. "
-            f"Received: labels.shape={labels.shape}"
-        )
     with tf.device("CPU:0"), refused_in_one_line():
-        labels = class_numbers(labels).numpy()
-    if labels.size and not (0 <= labels.min() and labels.max() < num_classes):
-        raise ValueError(
-            f"Labels must lie in 0..{num_classes - 1} (num_classes - 1). "
-            f"Received: labels from {labels.min()} to {labels.max()}"
-        )
-    if images.dtype.kind == "f" and not np.all((images >= 0.0) & (images <= 1.0)):
-        raise ValueError(
-            "Float images must lie in [0, 1] without NaN; divide by 255, or pass uint8. "
-            f"Received: images from {images.min()} to {images.max()}"
-        )
-    return labels
+        check_images(images)
+        return known_classes(labels, num_classes).numpy()
 
 
 def check_last_batch(augmentation: Callable | None, *, examples: int, batch_size: int) -> None:

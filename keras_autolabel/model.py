@@ -9,7 +9,6 @@ import tensorflow as tf
 from tensorflow import keras
 
 from keras_autolabel.batch import (
-    MARK,
     AugmentedBatch,
     check_batch,
     check_image_type,
@@ -17,6 +16,7 @@ from keras_autolabel.batch import (
     check_label_type,
     class_numbers,
     clean_batch,
+    known_classes,
     label_rows,
     refused_in_one_line,
     to_float,
@@ -234,7 +234,7 @@ class AutoLabelModel(keras.Model):
     def test_step(self, data) -> dict:
         """Keras' own step, on images as they are."""
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        return super().test_step((images, self._known(class_numbers(labels)), sample_weight))
+        return super().test_step((images, known_classes(labels, self.num_classes), sample_weight))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
         """Keras' own, of class numbers; for ``SoftTargetLoss``, of all that x says of labels."""
@@ -251,9 +251,9 @@ class AutoLabelModel(keras.Model):
     def augment(self, images: Any, labels: Any) -> AugmentedBatch:
         """The next batch of training, augmented; as it is if that was already done."""
         if isinstance(images, AugmentedBatch):
-            return images._replace(labels=self._known(images.labels))
+            return images._replace(labels=known_classes(images.labels, self.num_classes))
         images, labels = check_batch(images, labels)
-        labels = self._known(labels)
+        labels = known_classes(labels, self.num_classes)
         if self.augmentation is None:
             return clean_batch(images, labels)
         step = tf.cast(tf.convert_to_tensor(self.draws), tf.int32)
@@ -290,13 +290,6 @@ class AutoLabelModel(keras.Model):
         self.check_network(images.shape[1:])
         if isinstance(labels, np.ndarray):
             check_values(np.asarray(images), labels, self.num_classes)
-
-    def _known(self, labels: tf.Tensor) -> tf.Tensor:
-        """The labels as they are; an assertion in the graph refuses those of no class."""
-        in_range = tf.reduce_all((labels >= 0) & (labels < self.num_classes))
-        message = f"{MARK}Labels must lie in 0..{self.num_classes - 1} (num_classes - 1). Received:"
-        with tf.control_dependencies([tf.debugging.Assert(in_range, [message, labels])]):
-            return tf.identity(labels)
 
     # --- what leaves the model --------------------------------------------------------------------
 
