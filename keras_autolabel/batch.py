@@ -287,9 +287,9 @@ def refused_in_one_line() -> Iterator[None]:
         lines = [line for line in str(error.message).splitlines() if MARK in line]
         if not lines:
             raise
-        # As in: assertion failed: ['<mark>what was wrong. Received:'] [0] [255]
-        text = lines[-1].partition(MARK)[2].replace("'] [", " ").replace("] [", ", ")
-        raise ValueError(text.rstrip("]'")) from None
+        # As in: assertion failed: [<mark>what was wrong. Received:] [0] [255]
+        text = lines[-1].partition(MARK)[2].replace("'", "")
+        raise ValueError(text.replace(":] [", ": ").replace("] [", ", ").rstrip("]")) from None
 
 
 def check_image_type(images) -> None:
