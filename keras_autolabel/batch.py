@@ -235,7 +235,10 @@ def known_classes(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
         )
     numbers = class_numbers(labels)
     known = tf.reduce_all((numbers >= 0) & (numbers < num_classes))
-    message = f"{MARK}Labels must lie in 0..{num_classes - 1} (num_classes - 1). Received (smallest, largest):"
+    message = (
+        f"{MARK}Labels must lie in 0..{num_classes - 1} (num_classes - 1). "
+        "Received (smallest, largest):"
+    )
     found = [tf.reduce_min(numbers), tf.reduce_max(numbers)]
     with tf.control_dependencies([tf.debugging.Assert(known, [message, *found])]):
         return tf.identity(numbers)

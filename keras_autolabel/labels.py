@@ -176,10 +176,12 @@ class LabelPolicy:
     Attributes:
         needs: What a batch must offer, see ``Augmentation.offers``.
         reads_mix: Whether the second image of a mixture gets its share of the label.
+        weighs_loss: Whether the loss of an example is multiplied by the confidence of its label.
     """
 
     needs: frozenset[str] = frozenset()
     reads_mix = False
+    weighs_loss = False
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, which are kept under their own names."""
@@ -300,6 +302,45 @@ class ConfidenceCalibrated(LabelPolicy):
         """``(confidence, partner_share)``, each float32 [B]."""
         g = (1.0 - tf.minimum(1.0, batch.distance)) ** self.rho
         confidence = g + (1.0 - g) / self.num_classes
+        return confidence, _even_share(batch, confidence, self.num_classes)
+
+
+@keras.utils.register_keras_serializable(package="keras_autolabel")
+class PowerLabels(LabelPolicy):
+    """Labels that fall with a power of the distance: soft augmentation (Liu et al., 2023).
+
+    ``ỹ = 1 − (1 − 1/K)·d^k``: a clean image is certain, one that is lost altogether is like any
+    other class. It is meant for ``SoftCrop``, whose distance is the part that is lost.
+
+    Args:
+        num_classes: K, at least 2.
+        exponent: k, above 0.
+        weighs_loss: Whether the loss of an example is multiplied by its ỹ, as the authors do.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> from keras_autolabel.batch import clean_batch
+        >>> batch = clean_batch(tf.zeros([3, 8, 8, 1]), [3, 3, 3])
+        >>> batch = batch._replace(distance=tf.constant([0.0, 0.5, 1.0]))
+        >>> confidence, _ = PowerLabels(num_classes=4)(batch)
+        >>> confidence.numpy().tolist()
+        [1.0, 0.8125, 0.25]
+    """
+
+    def __init__(self, *, num_classes: int, exponent: float = 2.0, weighs_loss: bool = False):
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2. Received: {num_classes}")
+        if not exponent > 0.0:
+            raise ValueError(f"exponent must be above 0. Received: exponent={exponent}")
+        self.num_classes = num_classes
+        self.exponent = exponent
+        self.weighs_loss = weighs_loss
+
+    def __call__(self, batch: AugmentedBatch) -> tuple[tf.Tensor, tf.Tensor]:
+        """``(confidence, partner_share)``, each float32 [B]."""
+        confidence = 1.0 - (1.0 - 1.0 / self.num_classes) * batch.distance**self.exponent
         return confidence, _even_share(batch, confidence, self.num_classes)
 
 

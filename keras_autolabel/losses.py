@@ -105,13 +105,16 @@ class SoftTargetLoss(keras.losses.Loss):
         batch = from_label_rows(y_true)
         policy = self.policy if y_true.shape[1:] == [5] else OneHot()
         confidence, partner_share = policy(batch)
-        return soft_target_crossentropy(
+        losses = soft_target_crossentropy(
             batch.labels,
             y_pred,
             confidence,
             partners=batch.partners,
             partner_share=partner_share,
         )
+        if getattr(policy, "weighs_loss", False):
+            losses *= tf.cast(confidence, losses.dtype)
+        return losses
 
     def get_config(self) -> dict:
         """The constructor's arguments."""

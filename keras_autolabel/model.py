@@ -164,8 +164,7 @@ class AutoLabelModel(keras.Model):
             if isinstance(metric, ExpectedCalibrationError) and metric.from_logits is None:
                 metric.from_logits = True
         self.given_loss = None if isinstance(loss, SoftTargetLoss) else loss
-        # By a method, since Keras 2 would save the table as the loss's, if the loss held it.
-        loss = self.given_loss or SoftTargetLoss(self.labels_of)
+        loss = self.given_loss or SoftTargetLoss(_LabelsOf(self.label_policy))
         super().compile(optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile, **kwargs)
 
     def get_compile_config(self) -> dict:
@@ -259,10 +258,6 @@ class AutoLabelModel(keras.Model):
         step = tf.cast(tf.convert_to_tensor(self.draws), tf.int32)
         seed = replica_seed(tf.stack([self.seed, step]))
         return self.augmentation(images, labels, seed=seed, network=self.classifier)
-
-    def labels_of(self, batch: AugmentedBatch) -> tuple[tf.Tensor, tf.Tensor]:
-        """``(confidence, partner_share)`` of the label policy, each float32 [B]."""
-        return self.label_policy(batch)
 
     def check_network(self, image_shape: Sequence[int | None]) -> None:
         """Refuses images that do not fit the network, or outputs that are no logits of theirs.
@@ -380,6 +375,21 @@ class AutoLabelModel(keras.Model):
                     config[key], custom_objects=custom_objects
                 )
         return cls(**config)
+
+
+class _LabelsOf:
+    """A label policy for a loss to call: Keras 2 would save a table that the loss itself held."""
+
+    def __init__(self, policy: Callable):
+        self.policy = policy
+        self.weighs_loss = getattr(policy, "weighs_loss", False)
+
+    def __call__(self, batch: AugmentedBatch) -> tuple[tf.Tensor, tf.Tensor]:
+        return self.policy(batch)
+
+    def get_config(self) -> dict:
+        """Nothing: Keras asks, and ``get_compile_config`` leaves the loss out."""
+        return {}
 
 
 def _default_policy(augmentation) -> OneHot | LabelTable:

@@ -57,10 +57,7 @@ class Mixup(Augmentation):
 
     def __init__(self, *, num_buckets: int = 10, beta: float = 1.0):
         super().__init__(num_buckets=num_buckets)
-        # Beyond these single precision draws no γ.
-        if not 1e-6 <= beta <= 1e6:
-            raise ValueError(f"beta must be above 0, in 1e-6..1e6. Received: beta={beta}")
-        self.beta = beta
+        self.beta = check_beta(beta)
 
     @property
     def initial_confidence(self) -> np.ndarray:
@@ -92,6 +89,17 @@ class Mixup(Augmentation):
         mixed = (1.0 - weight) * images + weight * tf.gather(images, drawn.partner)
         partners = tf.gather(labels, drawn.partner)
         return self.moved(mixed, labels, drawn)._replace(partners=partners, mix=mix)
+
+
+def check_beta(beta: float) -> float:
+    """Refuses a β for which single precision draws no γ.
+
+    Raises:
+        ValueError: If it is not in [1e-6, 1e6].
+    """
+    if not 1e-6 <= beta <= 1e6:
+        raise ValueError(f"beta must be above 0, in 1e-6..1e6. Received: beta={beta}")
+    return beta
 
 
 def smaller_share(shape, beta: float, seeds: tf.Tensor) -> tf.Tensor:

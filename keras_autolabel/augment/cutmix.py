@@ -1,0 +1,114 @@
+"""CutMix: a box of each image shows another one of its batch."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from keras_autolabel.augment.augmentation import Augmentation
+from keras_autolabel.augment.mixup import check_beta, smaller_share
+from keras_autolabel.batch import AugmentedBatch, to_float
+from keras_autolabel.buckets import bucket_of, distance_of
+
+
+class CutMixDraw(NamedTuple):
+    """The random parameters of a batch.
+
+    Attributes:
+        distance: float32 [B] in [0, 1], twice the smaller of the two areas.
+        bucket: int32 [B].
+        partner: int32 [B], the row that is mixed in.
+        inside: bool [B], whether the box shows the image itself, and the partner is around it.
+        position: float32 [B, 2] in [0, 1), where the box is, of the room that it has.
+    """
+
+    distance: tf.Tensor
+    bucket: tf.Tensor
+    partner: tf.Tensor
+    inside: tf.Tensor
+    position: tf.Tensor
+
+
+@keras.utils.register_keras_serializable(package="keras_autolabel")
+class CutMix(Augmentation):
+    """CutMix (Yun et al., 2019), with a share of its own per image, labelled as in mixup.
+
+    The box has the shape of the image and the share γ of its area, γ from Beta(β, β); it lies
+    anywhere inside the image. The image with the larger area gives the label, the other one is its
+    partner with weight ``mix = min(γ, 1 − γ)``; the distance is 2·mix. Where an edge of the box
+    crosses a pixel, the pixel is a mixture too, so that areas are exact. (The authors centre the
+    box anywhere, cut off what sticks out, and round to whole pixels: shares then are not γ.)
+
+    Args:
+        num_buckets: N, buckets of the distance, at least 1.
+        beta: β of Beta(β, β), in [1e-6, 1e6]; 1 draws γ uniformly.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> images = np.stack([np.zeros([4, 4, 1]), np.ones([4, 4, 1])]).astype("float32")
+        >>> batch = CutMix(num_buckets=5)(images, [3, 7], seed=tf.constant([1, 2]))
+        >>> bool(tf.reduce_all(tf.abs(tf.reduce_mean(batch.images[0]) - batch.mix[0]) < 1e-6))
+        True
+    """
+
+    offers = frozenset({"bucket", "mix"})
+    smallest_batch = 2
+    # Neither a shuffle nor a gamma variable has a kernel of XLA.
+    jit_compiles = False
+
+    def __init__(self, *, num_buckets: int = 10, beta: float = 1.0):
+        super().__init__(num_buckets=num_buckets)
+        self.beta = check_beta(beta)
+
+    @property
+    def initial_confidence(self) -> np.ndarray:
+        """The share of the larger area at the middle of each bucket: float [N]."""
+        return 1.0 - distance_of(self.num_buckets) / 2.0
+
+    def draw(
+        self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
+    ) -> CutMixDraw:
+        """Draws the random parameters of a batch; arguments as in ``__call__``."""
+        size = tf.shape(labels)[0]
+        seeds = tf.random.split(seed, 7)
+        partner = tf.random.experimental.stateless_shuffle(tf.range(size), seed=seeds[0])
+        if bucket is None:
+            distance = 2.0 * smaller_share([size], self.beta, seeds[1:])
+            bucket = bucket_of(distance, self.num_buckets)
+        else:
+            distance, bucket = self.draw_distance(labels, seeds[1], bucket)
+        inside = tf.random.stateless_uniform([size], seeds[5]) < 0.5
+        position = tf.random.stateless_uniform([size, 2], seeds[6])
+        return CutMixDraw(distance, bucket, partner, inside, position)
+
+    def apply(
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        drawn: CutMixDraw,
+        network: Callable | None = None,
+    ) -> AugmentedBatch:
+        """Puts the boxes in; arguments as in ``Augmentation.apply``."""
+        images, mix = to_float(images), drawn.distance / 2.0
+        height, width = tf.shape(images)[1], tf.shape(images)[2]
+        side = tf.sqrt(tf.where(drawn.inside, 1.0 - mix, mix))
+        rows = _covered(height, side, drawn.position[:, 0])
+        columns = _covered(width, side, drawn.position[:, 1])
+        box = rows[:, :, tf.newaxis, tf.newaxis] * columns[:, tf.newaxis, :, tf.newaxis]
+        weight = tf.where(tf.reshape(drawn.inside, [-1, 1, 1, 1]), 1.0 - box, box)
+        mixed = (1.0 - weight) * images + weight * tf.gather(images, drawn.partner)
+        partners = tf.gather(labels, drawn.partner)
+        return self.moved(mixed, labels, drawn)._replace(partners=partners, mix=mix)
+
+
+def _covered(length: tf.Tensor, share: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    """How much of each of ``length`` pixels lies in an interval: float32 [B, length] in [0, 1]."""
+    pixels = tf.cast(length, tf.float32)
+    start = (position * (1.0 - share) * pixels)[:, tf.newaxis]
+    end = start + (share * pixels)[:, tf.newaxis]
+    left = tf.range(pixels)
+    return tf.clip_by_value(tf.minimum(end, left + 1.0) - tf.maximum(start, left), 0.0, 1.0)
