@@ -1,5 +1,6 @@
-"""The code of the README runs, and the change to a user's script is as small as it says."""
+"""The code of the README runs; flags, files and names in the pages exist."""
 
+import ast
 import pathlib
 import re
 
@@ -8,7 +9,10 @@ import pytest
 from tensorflow import keras
 
 ROOT = pathlib.Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, PAPER, RESULTS = (
+    (ROOT / page).read_text(encoding="utf-8")
+    for page in ("README.md", "docs/paper.md", "docs/results.md")
+)
 
 
 def blocks(language):
@@ -48,11 +52,47 @@ def test_the_diff_changes_at_most_five_lines():
     assert 0 < signs.count("+") <= 5 and signs.count("-") <= 5
 
 
-def test_every_flag_in_the_readme_exists():
-    commands = re.findall(r"python -m (train\.\w+)([^\n`]*)", README.replace("\\\n", " "))
+def test_the_readme_is_read_in_two_minutes():
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", [README, RESULTS], ids=["readme", "results"])
+def test_every_flag_in_the_pages_exists(page):
+    commands = re.findall(r"python -m (train\.\w+)([^\n`]*)", page.replace("\\\n", " "))
     assert {module for module, _ in commands} >= {"train.fit", "train.evaluate"}
     for module, arguments in commands:
         source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
         known = {"help", *re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', source)}
         for name in re.findall(r"--(\w+)", arguments):
             assert name in known, f"{module} has no --{name}"
+
+
+def names_in(path):
+    """Functions, classes and, as Class.method, methods that a file defines."""
+    names = set()
+    for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+            methods = (
+                child for child in getattr(node, "body", []) if isinstance(node, ast.ClassDef)
+            )
+            names |= {f"{node.name}.{child.name}" for child in methods if hasattr(child, "name")}
+    return names
+
+
+def test_every_function_that_is_said_to_be_a_formula_exists():
+    said = re.findall(r"`([\w/]+\.py)`: ((?:`[\w.]+`(?:, )?)+)", PAPER)
+    assert len(said) >= 30
+    for path, names in said:
+        missing = set(re.findall(r"`([\w.]+)`", names)) - names_in(path) - {path}
+        assert not missing, f"{path} has no {missing}"
+
+
+def test_every_file_that_the_pages_name_exists():
+    named = re.findall(
+        r"`((?:docs|data|train|keras_autolabel)/[\w/*.]*)`", README + PAPER + RESULTS
+    )
+    named += re.findall(r"\]\(([\w./]+)\)", README)
+    assert named
+    for pattern in named:
+        assert list(ROOT.glob(pattern.rstrip("/"))), pattern
