@@ -1,20 +1,19 @@
 """Figures that hold several models against each other, after Figures 2 and 3 of the paper."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_autolabel.plots.style import COLOURS, MARKERS, in_percent, new_figure, tidy, tint
+from keras_autolabel.plots.style import legend_outside, line_style, new_figure, tidy, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def plot_ece_by_severity(
-    rows: Mapping[str, Iterable[tuple[str, int, float]]], *, names: Sequence[str] | None = None
-) -> "Figure":
+def plot_ece_by_severity(rows: Mapping[str, Iterable[tuple[str, int, float]]]) -> "Figure":
     """ECE by severity of corruption, after Figure 2 of the AutoLabel paper.
 
     A box holds the middle half of the corruption types, with a line at their median; whiskers
@@ -22,14 +21,14 @@ def plot_ece_by_severity(
 
     Args:
         rows: For each model a list of ``(corruption, severity, ece)``; severity 0 is clean, ECE in
-            [0, 1]. A further row of the same corruption and severity counts once more.
-        names: The models to show, in this order; None: all.
+            [0, 1]. A further row of the same corruption and severity counts once more. Of names
+            that are paths, the legend shows what tells them apart.
 
     Returns:
         A ``matplotlib.figure.Figure``.
 
     Raises:
-        ValueError: If a name is unknown, or a model has no row.
+        ValueError: If there is no model, or one has no row.
         ImportError: If matplotlib is missing.
 
     Example:
@@ -38,138 +37,105 @@ def plot_ece_by_severity(
         ...     "+ AutoLabel": [("clean", 0, 0.01), ("fog", 1, 0.02), ("snow", 1, 0.03)]})
         >>> # figure.savefig("severity.png")
     """
-    shown = {name: list(rows[name]) for name in _names_in(rows, names)}
-    empty = [name for name, of_model in shown.items() if not of_model]
-    if empty:
-        raise ValueError(f"Every model needs a row. Received none of: {', '.join(empty)}")
-    severities = sorted(
-        {int(severity) for of_model in shown.values() for _, severity, _ in of_model}
-    )
+    shown = {name: list(of_model) for name, of_model in rows.items()}
+    _check_models(shown, lambda of_model: of_model, "a row")
+    severities = sorted({severity for of_model in shown.values() for _, severity, _ in of_model})
     figure = new_figure(2.4 + 0.9 * len(severities) * max(1.0, len(shown) / 3), 3.8)
     axes = figure.subplots()
-    tidy(axes, xlabel="severity of the corruption", ylabel="ECE")
+    tidy(axes, xlabel="severity of the corruption", ylabel="ECE", percent=True)
     axes.grid(visible=False, axis="x")
     width = 0.8 / len(shown)
-    for number, (name, of_model) in enumerate(shown.items()):
+    for number, (name, of_model) in enumerate(zip(short_names(shown), shown.values(), strict=True)):
         eces = {
-            place: [ece for _, severity, ece in of_model if severity == here]
+            place + (number - (len(shown) - 1) / 2) * width: values
             for place, here in enumerate(severities)
+            if (values := [ece for _, severity, ece in of_model if severity == here])
         }
-        eces = {place: values for place, values in eces.items() if values}
-        offset = (number - (len(shown) - 1) / 2) * width
-        _boxes_and_means(axes, eces, offset=offset, width=width, name=name, number=number)
+        style = line_style(number)
+        _boxes(axes, eces, width=0.8 * width, colour=style["color"])
+        means = [np.mean(values) for values in eces.values()]
+        axes.plot(list(eces), means, **style, markeredgecolor="white", label=name, zorder=3)
     ticks = ["clean" if severity == 0 else str(severity) for severity in severities]
     axes.set_xticks(range(len(severities)), ticks)
     axes.set_xlim(-0.6, len(severities) - 0.4)
     axes.set_ylim(bottom=0.0)
-    in_percent(axes)
-    _legend_above(axes)
+    legend_outside(figure, axes)
     return figure
 
 
-def _boxes_and_means(axes: "Axes", eces: dict, *, offset, width, name: str, number: int) -> None:
-    colour = COLOURS[number % len(COLOURS)]
-    places = np.array(list(eces)) + offset
-    spread = [index for index, values in enumerate(eces.values()) if len(values) > 1]
-    if spread:
-        line = {"color": colour, "linewidth": 1.2}
-        axes.boxplot(
-            [list(eces.values())[index] for index in spread],
-            positions=places[spread],
-            widths=width * 0.8,
-            whis=(0, 100),
-            manage_ticks=False,
-            patch_artist=True,
-            boxprops={"facecolor": tint(colour, 0.2), "edgecolor": colour},
-            medianprops=line,
-            whiskerprops=line,
-            capprops=line,
-        )
-    axes.plot(
-        places,
-        [np.mean(values) for values in eces.values()],
-        color=colour,
-        marker=MARKERS[number % len(MARKERS)],
-        markersize=7.5,
-        markeredgecolor="white",
-        markeredgewidth=0.8,
-        linewidth=1.6,
-        label=name,
-        zorder=3,
+def _boxes(axes: "Axes", eces: Mapping[float, list[float]], *, width: float, colour: str) -> None:
+    """A box at each place that has more than one value."""
+    spread = {place: values for place, values in eces.items() if len(values) > 1}
+    line = {"color": colour, "linewidth": 1.2}
+    axes.boxplot(
+        list(spread.values()),
+        positions=list(spread),
+        widths=width,
+        whis=(0, 100),
+        manage_ticks=False,
+        patch_artist=True,
+        boxprops={"facecolor": tint(colour, 0.2), "edgecolor": colour},
+        medianprops=line,
+        whiskerprops=line,
+        capprops=line,
     )
 
 
-def plot_accuracy_by_epsilon(
-    epsilons: Sequence[float],
-    accuracies: Mapping[str, Sequence[float]],
-    *,
-    names: Sequence[str] | None = None,
-) -> "Figure":
+def plot_accuracy_by_epsilon(accuracies: Mapping[str, Mapping[float, float]]) -> "Figure":
     """Accuracy under attack by the size of the attack, after Figure 3 of the AutoLabel paper.
 
     Args:
-        epsilons: Largest l-infinity norms of the attack, images in [0, 1]; 0 is clean.
-        accuracies: For each model an accuracy in [0, 1] for each ε.
-        names: The models to show, in this order; None: all.
+        accuracies: For each model its accuracy in [0, 1] by ε, the largest l-infinity norm of the
+            attack on images in [0, 1]; 0 stands for the clean accuracy, and must be there. Of
+            names that are paths, the legend shows what tells them apart.
 
     Returns:
         A ``matplotlib.figure.Figure``.
 
     Raises:
-        ValueError: If a name is unknown, or a model has not one accuracy for each ε.
+        ValueError: If there is no model, or one has no clean accuracy.
         ImportError: If matplotlib is missing.
 
     Example:
         >>> figure = plot_accuracy_by_epsilon(
-        ...     [0.0, 0.02], {"AT": [0.94, 0.5], "AT + AutoLabel": [0.95, 0.55]})
+        ...     {"AT": {0.0: 0.94, 0.02: 0.5}, "AT + AutoLabel": {0.0: 0.95, 0.02: 0.55}})
         >>> # figure.savefig("attacks.png")
     """
-    shown = _names_in(accuracies, names)
-    for name in shown:
-        if len(accuracies[name]) != len(epsilons):
-            raise ValueError(
-                f"{name!r} needs one accuracy for each epsilon. "
-                f"Received: {len(accuracies[name])} accuracies, {len(epsilons)} epsilons"
-            )
-    order = np.argsort(epsilons)
-    x = np.asarray(epsilons, float)[order]
+    _check_models(accuracies, lambda of_model: 0.0 in of_model, "its clean accuracy, at epsilon 0")
     figure = new_figure(5.4, 3.8)
     axes = figure.subplots()
-    tidy(axes, xlabel=r"largest $\ell_\infty$ norm ε of the attack (0: clean)", ylabel="accuracy")
-    for number, name in enumerate(shown):
-        axes.plot(
-            x,
-            np.asarray(accuracies[name], float)[order],
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],
-            markersize=7,
-            linewidth=2,
-            label=name,
-        )
-    axes.set_xticks(x, [f"{epsilon:g}" for epsilon in x])
+    norm = r"largest $\ell_\infty$ norm ε of the attack, pixels in 0–1"
+    tidy(axes, xlabel=norm, ylabel="accuracy", percent=True)
+    names = short_names(accuracies)
+    for number, (name, of_model) in enumerate(zip(names, accuracies.values(), strict=True)):
+        x, y = zip(*sorted(of_model.items()), strict=True)
+        axes.plot(x, y, **line_style(number), label=name)
+    epsilons = sorted({epsilon for of_model in accuracies.values() for epsilon in of_model})
+    axes.set_xticks(epsilons, [f"{epsilon:g}" if epsilon else "clean" for epsilon in epsilons])
     axes.set_ylim(0.0, 1.0)
-    in_percent(axes)
-    _legend_above(axes)
+    legend_outside(figure, axes)
     return figure
 
 
-def _names_in(models: Mapping[str, object], names: Sequence[str] | None) -> list[str]:
-    shown = list(models) if names is None else list(names)
-    unknown = [name for name in shown if name not in models]
-    if unknown or not shown:
-        raise ValueError(
-            f"names must be a selection of {', '.join(models) or '(no model)'}. "
-            f"Received: names={shown}"
-        )
-    return shown
+def short_names(names: Iterable[str]) -> list[str]:
+    """Names without the folders that all of them begin and end with; no name becomes empty.
+
+    Example:
+        >>> short_names(["runs/augmix/model.keras", "runs/mixup/1/model.keras"])
+        ['augmix', 'mixup/1']
+        >>> short_names(["runs/augmix", "runs/augmix/final"])
+        ['augmix', 'augmix/final']
+    """
+    parts = [name.split("/") for name in names]
+    for _ in ("heads", "tails"):
+        alike = takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))
+        shared = min(len(list(alike)), min(map(len, parts)) - 1)
+        parts = [folders[shared:][::-1] for folders in parts]
+    return ["/".join(folders) for folders in parts]
 
 
-def _legend_above(axes: "Axes") -> None:
-    """The legend above the axes, where no data can be."""
-    handles, _ = axes.get_legend_handles_labels()
-    axes.legend(
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        ncols=min(len(handles), 3),
-        frameon=False,
-    )
+def _check_models(models: Mapping, has_it: Callable, what: str) -> None:
+    without = [name for name, of_model in models.items() if not has_it(of_model)]
+    if without or not models:
+        names = ", ".join(without) or "(no model)"
+        raise ValueError(f"Every model needs {what}. Received none of: {names}")

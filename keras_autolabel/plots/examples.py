@@ -1,13 +1,14 @@
-"""A handful of images in every distance, with their labels."""
+"""Images moved by a model's augmentation, with their labels."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
-from keras_autolabel.batch import check_batch, to_float
-from keras_autolabel.plots.draws import from_clean_to_far, label_caption, names_of, table_shape
-from keras_autolabel.plots.style import new_figure, show_image
+from keras_autolabel.batch import AugmentedBatch, check_batch, clean_batch, to_float
+from keras_autolabel.labels import class_shares
+from keras_autolabel.plots.style import evenly, new_figure, show_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # Images that go through the augmentation together: mixup finds its partners among them.
 POOL = 8
 MAX_BUCKETS = 7
+MAX_NAME = 16
 
 
 def plot_examples(
@@ -66,25 +68,24 @@ def plot_examples(
     names = names_of(model, class_names)
     images, labels = _different_classes_first(images, labels)
     depths, _ = table_shape(model)
-    shown = min(max_images or (5 if depths == 1 else 2), len(labels))
-    columns = [
-        from_clean_to_far(model, images, labels, row=row, most=MAX_BUCKETS, seed=seed)
-        for row in range(depths)
+    shown = range(min(max_images or (5 if depths == 1 else 2), len(labels)))
+    tables = [
+        from_clean_to_far(model, images, labels, row=depth, most=MAX_BUCKETS, seed=seed)
+        for depth in range(depths)
     ]
-    width = 1 + len(columns[0])
-    lines = 1 + max(
-        label_caption(m, i, names).count("\n") for m in columns[0] for i in range(shown)
-    )
-    figure = new_figure(0.5 + 1.35 * width, (1.2 + 0.17 * lines) * shown * depths)
-    grid = figure.subplots(shown * depths, width, squeeze=False)
-    for index in range(shown):
-        for depth in range(depths):
-            axes = grid[index * depths + depth]
-            name = names[labels[index]]
-            show_image(axes[0], np.asarray(to_float(images[index])), caption="original")
-            axes[0].set_ylabel(name if depths == 1 else f"{name}\ndepth {depth + 1}", fontsize=9)
-            for place, moved in zip(axes[1:], columns[depth], strict=True):
-                show_image(place, moved.images[index], caption=label_caption(moved, index, names))
+    rows = [(index, depth) for index in shown for depth in range(depths)]
+    width = 1 + len(tables[0])
+    mixed = any(np.any(moved.batch.partners != labels) for moved in tables[0])
+    figure = new_figure(0.5 + 1.35 * width, (1.71 if mixed else 1.54) * len(rows))
+    for (index, depth), axes in zip(
+        rows, figure.subplots(len(rows), width, squeeze=False), strict=True
+    ):
+        show_image(axes[0], np.asarray(to_float(images[index])), caption="original")
+        name = names[labels[index]]
+        axes[0].set_ylabel(name if depths == 1 else f"{name}\ndepth {depth + 1}", fontsize=9)
+        for place, moved in zip(axes[1:], tables[depth], strict=True):
+            caption = label_caption(moved, index, names)
+            show_image(place, moved.batch.images[index], caption=caption)
     return figure
 
 
@@ -98,5 +99,97 @@ def _different_classes_first(images, labels) -> tuple[np.ndarray, np.ndarray]:
         )
     first = np.sort(np.unique(labels, return_index=True)[1])
     order = np.concatenate([first, np.setdiff1d(np.arange(len(labels)), first)])[:POOL]
-    checked, _ = check_batch(images[order], labels[order])
-    return np.asarray(checked), labels[order]
+    return images[order], labels[order]
+
+
+class Moved(NamedTuple):
+    """A batch, moved into one bucket, with the label that the model's policy gives it.
+
+    Attributes:
+        batch: The moved batch, its fields as NumPy arrays.
+        targets: float [B, K], its labels as distributions over the classes.
+    """
+
+    batch: AugmentedBatch
+    targets: np.ndarray
+
+
+def table_shape(model: "AutoLabelModel") -> tuple[int, int]:
+    """(rows, buckets) of a model's buckets; (1, 1) without augmentation."""
+    if model.augmentation is None:
+        return 1, 1
+    *rows, size = model.augmentation.bucket_shape
+    return int(np.prod(rows)), size
+
+
+def from_clean_to_far(
+    model: "AutoLabelModel",
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    row: int,
+    most: int,
+    seed: int,
+) -> list[Moved]:
+    """Images moved into at most ``most`` buckets of one row of the table, the cleanest first.
+
+    All buckets share the seed, so that they differ in nothing but the distance.
+
+    Args:
+        model: The model, whose augmentation, network and label policy are used.
+        images: uint8, or float in [0, 1], [B, H, W, C].
+        labels: int [B].
+        row: Row of the table.
+        most: Buckets, evenly spaced, the first and the last among them.
+        seed: Seed of what is drawn.
+    """
+    images, labels = check_batch(images, labels)
+    if model.augmentation is None:
+        return [_labelled(model, clean_batch(images, labels))]
+    size = table_shape(model)[1]
+    draw = {"seed": tf.constant([seed, 0]), "network": model.network}
+    return [
+        _labelled(model, model.augmentation(images, labels, bucket=row * size + index, **draw))
+        for index in evenly(size, most).tolist()
+    ]
+
+
+def _labelled(model: "AutoLabelModel", batch: AugmentedBatch) -> Moved:
+    shares = class_shares(
+        batch.labels, batch.partners, *model.label_policy(batch), model.num_classes
+    )
+    true, partner, other = (np.asarray(share) for share in shares)
+    batch = AugmentedBatch(*(np.asarray(field) for field in batch))
+    targets = np.tile(other[:, np.newaxis], model.num_classes)
+    rows = np.arange(len(targets))
+    targets[rows, batch.partners] = partner
+    targets[rows, batch.labels] = true
+    return Moved(batch, targets)
+
+
+def names_of(model: "AutoLabelModel", class_names: Sequence[str] | None) -> list[str]:
+    """The K names of the classes, made short; None: "class 0", …
+
+    Raises:
+        ValueError: If there are not K names.
+    """
+    if class_names is None:
+        return [f"class {index}" for index in range(model.num_classes)]
+    if len(class_names) != model.num_classes:
+        raise ValueError(
+            f"class_names must name the {model.num_classes} classes. Received: {len(class_names)}"
+        )
+    names = [str(name) for name in class_names]
+    return [n if len(n) <= MAX_NAME else n[: MAX_NAME - 1].rstrip() + "…" for n in names]
+
+
+def label_caption(moved: Moved, index: int, names: Sequence[str]) -> str:
+    """Distance and label of an image: "ỹ = 0.93", and both classes where two are mixed."""
+    batch, target = moved.batch, moved.targets[index]
+    label, partner = batch.labels[index], batch.partners[index]
+    lines = [f"distance {batch.distance[index]:.2f}"]
+    if label == partner:
+        lines.append(f"ỹ = {target[label]:.2f}")
+    else:
+        lines += [f"{names[number]} {target[number]:.2f}" for number in (label, partner)]
+    return "\n".join(lines)

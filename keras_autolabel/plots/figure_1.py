@@ -1,17 +1,18 @@
 """After Figure 1 of the AutoLabel paper: labels by distance, and what distance looks like."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_autolabel.batch import to_float
-from keras_autolabel.plots.draws import Moved, from_clean_to_far, names_of, table_shape
+from keras_autolabel.plots.examples import Moved, from_clean_to_far, names_of, table_shape
 from keras_autolabel.plots.style import BLUE, DARK, ORANGE, PALE, new_figure, show_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
 
     from keras_autolabel.model import AutoLabelModel
 
@@ -70,42 +71,31 @@ def plot_figure_1(
     if others is not None:
         images = np.concatenate([images, np.asarray(others[0])])
         labels = np.concatenate([labels, np.asarray(others[1]).reshape(-1)])
-    last = table_shape(model)[0] - 1
-    moved = _that_moves(model, images, labels, row=last, most=COLUMNS, seed=seed)
+    original = np.asarray(to_float(images[0]))
+    draw = partial(_that_moves, model, images, labels)
+    depths, _ = table_shape(model)
+    moved = draw(row=depths - 1, most=COLUMNS, seed=seed)
+    # A seed of its own: with one axis, these are to differ from those of (a).
+    anew = seed + MAX_ATTEMPTS
+    if depths == 1:
+        panels = [("", far) for far in draw(row=0, most=4, seed=anew)]
+    else:
+        short, long = (draw(row=row, most=3, seed=anew) for row in (0, depths - 1))
+        panels = [("depth 1, ", short[-1])]
+        panels += [(f"depth {depths}, ", far) for far in (long[len(long) // 2], long[-1])]
     classes = _classes_to_show(moved, model.num_classes)
-    bars = 0.3 + 0.2 * (len(classes) + 1)
+    bars = 0.5 + 0.2 * len(classes)
     figure = new_figure(1.45 * (COLUMNS + 1), 4.0 + bars)
     above, below = figure.subfigures(2, 1, height_ratios=[2.05 + bars, 1.95])
-    _labels_by_distance(above, images[0], moved, classes, names, bars)
-    _what_distance_looks_like(below, model, images, labels, seed)
+    grid = above.subplots(2, 1 + COLUMNS, height_ratios=[1.25, bars], squeeze=False)
+    _labels_by_distance(grid, original, moved, classes, names)
+    _what_distance_looks_like(below.subplots(1, 1 + len(panels)), original, panels)
+    for subfigure, title in (
+        (above, "(a) the label that each distance gets"),
+        (below, "(b) what the distance looks like"),
+    ):
+        subfigure.suptitle(title, color=DARK, fontsize=11)
     return figure
-
-
-def _classes_to_show(moved: list[Moved], num_classes: int) -> list[int]:
-    """All classes where they are few, else those of the first image and of its partners."""
-    if num_classes <= MAX_CLASSES:
-        return list(range(num_classes))
-    named = [number for m in moved for number in (int(m.labels[0]), int(m.partners[0]))]
-    return list(dict.fromkeys(named))
-
-
-def label_of_first(moved: Moved, classes: Sequence[int], num_classes: int) -> np.ndarray:
-    """The label of the first image: the share of each class, and the sum of all others.
-
-    Args:
-        moved: The batch.
-        classes: The classes to show.
-        num_classes: K.
-
-    Returns:
-        float [len(classes) + 1], sums to 1; without the last entry where no class is left.
-    """
-    true, partner, other = moved.shares[:, 0]
-    dense = np.full(num_classes, other)
-    dense[moved.partners[0]] = partner
-    dense[moved.labels[0]] = true
-    rest = np.delete(dense, classes)
-    return np.append(dense[classes], [rest.sum()] if len(rest) else [])
 
 
 def _that_moves(model, images, labels, *, row: int, most: int, seed: int) -> list[Moved]:
@@ -116,77 +106,54 @@ def _that_moves(model, images, labels, *, row: int, most: int, seed: int) -> lis
     clean = np.asarray(to_float(images[0]))
     for attempt in range(MAX_ATTEMPTS):
         moved = from_clean_to_far(model, images, labels, row=row, most=most, seed=seed + attempt)
-        if np.abs(moved[-1].images[0] - clean).max() > UNMOVED:
+        if np.abs(moved[-1].batch.images[0] - clean).max() > UNMOVED:
             break
     return moved
 
 
-def _labels_by_distance(figure: "SubFigure", image, moved, classes, names, bars: float) -> None:
-    figure.suptitle("(a) the label that each distance gets", color=DARK, fontsize=11)
-    grid = figure.subplots(2, 1 + COLUMNS, height_ratios=[1.25, bars], squeeze=False)
-    show_image(grid[0, 0], np.asarray(to_float(image)), caption="original")
-    targets = [label_of_first(m, classes, len(names)) for m in moved]
-    rows = [names[number] for number in classes]
+def _classes_to_show(moved: list[Moved], num_classes: int) -> list[int]:
+    """All classes where they are few, else those of the first image and of its partners."""
+    if num_classes <= MAX_CLASSES:
+        return list(range(num_classes))
+    named = [int(number) for m in moved for number in (m.batch.labels[0], m.batch.partners[0])]
+    return list(dict.fromkeys(named))
+
+
+def _labels_by_distance(grid, original, moved, classes, names) -> None:
+    """The images above, below each its label as bars, whose names stand below the original."""
     hidden = len(names) - len(classes)
-    if hidden:
-        rows.append(f"{hidden} others" if hidden > 1 else "1 other")
-    _names_of_bars(grid[1, 0], rows)
-    for column, (m, target) in enumerate(zip(moved, targets, strict=True), start=1):
-        show_image(grid[0, column], m.images[0], caption=f"distance {m.distance[0]:.2f}")
-        colours = [
-            BLUE if number == m.labels[0] else ORANGE if number == m.partners[0] else "#7f8794"
-            for number in [*classes, -1][: len(target)]
-        ]
-        _bars_of_label(grid[1, column], target, colours)
-    for unused in grid[:, 1 + len(moved) :].flat:
+    rows = [names[number] for number in classes] + ([f"{hidden} others"] if hidden else [])
+    for axes in grid[1]:
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+    for unused in [grid[1, 0], *grid[:, 1 + len(moved) :].flat]:
         unused.set_axis_off()
-
-
-def _names_of_bars(axes: "Axes", rows: Sequence[str]) -> None:
-    """The names that all bars share, in the place below the original."""
-    axes.set_axis_off()
-    axes.set_xlim(0.0, 1.0)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+    show_image(grid[0, 0], original, caption="original")
     for place, name in enumerate(rows):
-        axes.text(1.0, place, name, ha="right", va="center", fontsize=8.5, color=DARK)
+        grid[1, 0].text(1.0, place, name, ha="right", va="center", fontsize=8.5, color=DARK)
+    for (above, below), (batch, targets) in zip(grid.T[1:], moved, strict=False):
+        show_image(above, batch.images[0], caption=f"distance {batch.distance[0]:.2f}")
+        others = np.delete(targets[0], classes).sum()
+        _bars(below, [*targets[0, classes], *([others] if hidden else [])])
+        for number, bar in zip(classes, below.patches, strict=False):
+            if number in (batch.labels[0], batch.partners[0]):
+                bar.set_color(BLUE if number == batch.labels[0] else ORANGE)
 
 
-def _bars_of_label(axes: "Axes", target: np.ndarray, colours: Sequence[str]) -> None:
-    axes.barh(range(len(target)), target, color=colours, height=0.72)
-    for place, share in enumerate(target):
+def _bars(axes: "Axes", shares: Sequence[float]) -> None:
+    axes.barh(range(len(shares)), shares, color="#7f8794", height=0.72)
+    for place, share in enumerate(shares):
         if share >= 0.005:
             axes.text(share + 0.03, place, f"{share:.2f}", va="center", fontsize=8, color=DARK)
     axes.set_xlim(0.0, 1.35)
-    axes.set_ylim(len(target) - 0.4, -0.6)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.spines["left"].set_color(PALE)
 
 
-def _what_distance_looks_like(figure: "SubFigure", model, images, labels, seed: int) -> None:
-    figure.suptitle("(b) what the distance looks like", color=DARK, fontsize=11)
-    depths, _ = table_shape(model)
-
-    def draw(row: int, most: int) -> list[Moved]:
-        # A seed of its own: with one axis, these are to differ from those of (a).
-        return _that_moves(model, images, labels, row=row, most=most, seed=seed + MAX_ATTEMPTS)
-
-    if depths > 1:
-        long_chain = draw(depths - 1, 3)
-        shown = [
-            ("depth 1, ", draw(0, 3)[-1]),
-            (f"depth {depths}, ", long_chain[len(long_chain) // 2]),
-            (f"depth {depths}, ", long_chain[-1]),
-        ]
-    else:
-        shown = [("", m) for m in draw(0, 4)]
-    panels = [("original", np.asarray(to_float(images[0])))]
-    panels += [(f"{text}distance {m.distance[0]:.2f}", m.images[0]) for text, m in shown]
-    for place, numeral, (caption, image) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0],
-        ("i", "ii", "iii", "iv", "v"),
-        panels,
-        strict=False,
-    ):
-        show_image(place, image, caption=f"({numeral}) {caption}")
+def _what_distance_looks_like(row, original, panels) -> None:
+    show_image(row[0], original, caption="(i) original")
+    numerals = ("ii", "iii", "iv", "v")
+    for axes, numeral, (text, (batch, _)) in zip(row[1:], numerals, panels, strict=False):
+        caption = f"({numeral}) {text}distance {batch.distance[0]:.2f}"
+        show_image(axes, batch.images[0], caption=caption)

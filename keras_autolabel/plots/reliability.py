@@ -11,7 +11,8 @@ from keras_autolabel.plots.style import (
     DARK,
     GREEN,
     ORANGE,
-    in_percent,
+    legend_outside,
+    middles,
     new_figure,
     tidy,
     tint,
@@ -20,6 +21,9 @@ from keras_autolabel.plots.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+# Width of a bar, as a share of its bin.
+BAR = 0.92
 
 
 def plot_reliability(
@@ -79,58 +83,40 @@ def plot_reliability_of_sums(sums: np.ndarray) -> "Figure":
     if not np.sum(sums[:, 0]) > 0:
         raise ValueError("There is no prediction to draw: the sums are those of no example.")
     ece, mean_confidence, mean_accuracy = (float(x) for x in calibration_of(sums))
-    count, confidence, correct = np.moveaxis(sums, -1, 0)
+    count = sums[:, 0]
     figure = new_figure(5.2, 6.8)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    _bars_and_gaps(upper, count, confidence, correct)
-    middles, width = _middles_and_width(len(sums))
-    lower.bar(middles, count / count.sum(), width, color=tint(BLUE, 0.6))
+    _bars_and_gaps(upper, sums)
+    lower.bar(middles(len(sums)), count / count.sum(), BAR / len(sums), color=tint(BLUE, 0.6))
     lower.axvline(mean_confidence, color=DARK, linewidth=1.2, linestyle="--")
     upper.set_xlim(0.0, 1.0)
     upper.set_ylim(0.0, 1.0)
     tidy(upper, ylabel="accuracy")
-    tidy(lower, xlabel="confidence (dashed: its mean)", ylabel="share of examples")
-    in_percent(lower)
+    tidy(lower, xlabel="confidence (dashed: its mean)", ylabel="share of examples", percent=True)
     figure.align_ylabels()
-    figure.legend(
-        *upper.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
-    )
-    figure.suptitle(
+    legend_outside(figure, upper, columns=2, place="lower")
+    title = (
         f"accuracy {mean_accuracy:.1%}, mean confidence {mean_confidence:.1%}\n"
-        f"ECE {ece:.1%} of {count.sum():,.0f} examples",
-        fontsize=12,
-        color=DARK,
+        f"ECE {ece:.1%} of {count.sum():,.0f} examples"
     )
+    figure.suptitle(title, fontsize=12, color=DARK)
     return figure
 
 
-def _middles_and_width(num_bins: int) -> tuple[np.ndarray, float]:
-    return (np.arange(num_bins) + 0.5) / num_bins, 0.92 / num_bins
-
-
-def _bars_and_gaps(axes: "Axes", count, confidence, correct) -> None:
+def _bars_and_gaps(axes: "Axes", sums: np.ndarray) -> None:
     """Bars up to the accuracy of each bin that holds a prediction, and hatched gaps."""
-    middles, width = _middles_and_width(len(count))
-    filled = count > 0
-    middles, accuracy = middles[filled], correct[filled] / count[filled]
-    gap = confidence[filled] / count[filled] - accuracy
-    axes.bar(middles, accuracy, width, color=tint(BLUE, 0.6), label="accuracy")
+    filled = sums[:, 0] > 0
+    x, width = middles(len(sums))[filled], BAR / len(sums)
+    count, confidence, correct = sums[filled].T
+    accuracy = correct / count
+    gap = confidence / count - accuracy
+    axes.bar(x, accuracy, width, color=tint(BLUE, 0.6), label="accuracy")
     for name, colour, hatch, side in (
         ("gap: over-confident", ORANGE, "////", gap > 0),
         ("gap: under-confident", GREEN, "\\\\\\\\", gap < 0),
     ):
         # matplotlib gives the key of no bars another bar's colour.
-        if not side.any():
-            continue
-        axes.bar(
-            middles[side],
-            gap[side],
-            width,
-            bottom=accuracy[side],
-            facecolor=tint(colour, 0.25),
-            edgecolor=colour,
-            hatch=hatch,
-            linewidth=1.0,
-            label=name,
-        )
+        if side.any():
+            style = {"facecolor": tint(colour, 0.25), "edgecolor": colour, "hatch": hatch}
+            axes.bar(x[side], gap[side], width, bottom=accuracy[side], label=name, **style)
     axes.plot([0, 1], [0, 1], color=DARK, linewidth=1.2, linestyle="--", label="calibrated")

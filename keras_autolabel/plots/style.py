@@ -1,4 +1,4 @@
-"""What all figures share: an empty figure, colours, axes."""
+"""What all figures share: an empty figure, colours, axes, legends, images."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,6 @@ BLUE, ORANGE, GREEN = COLOURS[:3]
 # Lines differ in their markers too, so that a grey print can be read.
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 PALE, DARK = "#c9ced6", "#30343b"
-COLOUR_MAP = "viridis"
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -30,8 +29,10 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def tidy(axes: "Axes", *, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
-    """Axes with a light grid behind the data, without a frame, and with their labels."""
+def tidy(
+    axes: "Axes", *, xlabel: str = "", ylabel: str = "", title: str = "", percent: bool = False
+) -> None:
+    """Axes with a light grid behind the data, without a frame; y as fractions or per cent."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(PALE)
     axes.tick_params(color=PALE, labelsize=9)
@@ -40,13 +41,29 @@ def tidy(axes: "Axes", *, xlabel: str = "", ylabel: str = "", title: str = "") -
     axes.set_xlabel(xlabel, color=DARK)
     axes.set_ylabel(ylabel, color=DARK)
     axes.set_title(title, color=DARK, fontsize=11)
+    if percent:
+        from matplotlib.ticker import PercentFormatter
+
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
-def in_percent(axes: "Axes") -> None:
-    """Writes the fractions of the y axis as per cent."""
-    from matplotlib.ticker import PercentFormatter
+def line_style(number: int) -> dict:
+    """Colour and marker of the line of this number."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linewidth": 2,
+        "markersize": 7,
+    }
 
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+def legend_outside(
+    figure: "Figure", axes: "Axes", *, columns: int = 3, place: str = "upper"
+) -> None:
+    """What the axes draw, named in a legend at the figure's edge, where no data can be."""
+    handles, names = axes.get_legend_handles_labels()
+    columns = min(columns, len(handles))
+    figure.legend(handles, names, loc=f"outside {place} center", ncols=columns, frameon=False)
 
 
 def tint(colour: str, strength: float) -> tuple[float, float, float]:
@@ -70,6 +87,16 @@ def show_image(axes: "Axes", image: np.ndarray, *, caption: str = "") -> None:
     axes.set_xlabel(caption, fontsize=8.5, color=DARK, labelpad=3)
 
 
-def shortened(name: str, length: int = 16) -> str:
-    """A name of at most ``length`` characters."""
-    return name if len(name) <= length else name[: length - 1].rstrip() + "…"
+def middles(size: int) -> np.ndarray:
+    """Middles of ``size`` equal parts of [0, 1]: the n-th stands at (n + ½)/size."""
+    return (np.arange(size) + 0.5) / size
+
+
+def evenly(size: int, most: int) -> np.ndarray:
+    """At most ``most`` indices below ``size``, evenly spaced, both ends among them.
+
+    Example:
+        >>> evenly(10, 4).tolist(), evenly(3, 4).tolist()
+        ([0, 3, 6, 9], [0, 1, 2])
+    """
+    return np.ceil(np.linspace(0, size - 1, min(size, most)) - 0.5).astype(int)
