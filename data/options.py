@@ -4,7 +4,6 @@ import dataclasses
 from typing import NamedTuple
 
 from data.splits import Split
-from data.streams import StreamedSplit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Parts(NamedTuple):
     """
 
     source: str
-    train: Split | StreamedSplit
-    test: Split | StreamedSplit
+    train: Split
+    test: Split
     class_names: tuple[str, ...]
     most_held_out: int = 5000

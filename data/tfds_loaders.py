@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
+from data.crops import View
 from data.options import Options, Parts
 from data.records import ImageRecords
 from data.splits import Split
-from data.streams import StreamedSplit
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -61,14 +61,9 @@ def load_imagenet2012(options: Options) -> Parts:
         ValueError: If they are stored as anything but TFRecords.
     """
     builder = prepared_builder("imagenet2012", options)
+    view = View(options.image_size or IMAGENET_SIZE, IMAGENET_CENTRE, antialias=False)
     train, test = (
-        StreamedSplit(
-            ImageRecords.of(builder, split),
-            options.image_size or IMAGENET_SIZE,
-            crop_and_flip=options.crops(published=True),
-            centre_fraction=IMAGENET_CENTRE,
-            antialias=False,
-        )
+        Split(ImageRecords.of(builder, split, view), crop_and_flip=options.crops(published=True))
         for split in ("train", "validation")
     )
     names = tuple(builder.info.features["label"].names)

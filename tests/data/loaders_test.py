@@ -15,7 +15,7 @@ from data import loaders
 from data.loaders import FASHION_MNIST_DIR
 
 MODULES = sorted(f"data.{module.name}" for module in pkgutil.iter_modules(data.__path__))
-EXPORTED = ("load", "Split", "Splits", "in_memory", "StreamedSplit")
+EXPORTED = ("load", "Split", "Splits", "in_memory")
 
 
 def _bytes(part) -> set[bytes]:
@@ -138,7 +138,7 @@ def test_examples(module):
 
 def test_all_that_is_exported_has_an_example():
     exported = {name for name, value in vars(data).items() if not isinstance(value, ModuleType)}
-    assert {name for name in exported if name[0] != "_"} == {*EXPORTED, "DATASETS"}
+    assert {name for name in exported if name[0] != "_"} == {*EXPORTED, "DATASETS", "RESIZED"}
     for name in EXPORTED:
         assert getattr(data, name).__module__ in MODULES
         assert "\nExample:\n    >>> " in inspect.getdoc(getattr(data, name)), name
