@@ -12,19 +12,7 @@ CROP_STREAM = 2_000_003
 
 
 def crop_seed(seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """The stateless seed of all crops of an epoch.
-
-    Args:
-        seed: Seed of the run.
-        epoch: int64 [], counted from 0.
-
-    Returns:
-        int64 [2].
-
-    Example:
-        >>> crop_seed(0, tf.constant(3, tf.int64)).shape.as_list()
-        [2]
-    """
+    """The stateless seed, int64 [2], of all crops of an epoch, int64 []."""
     return tf.stack([tf.constant(seed ^ CROP_STREAM, tf.int64), epoch])
 
 

@@ -8,16 +8,7 @@ from data.splits import Split
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a data set is to be loaded; ``data.load`` explains each one.
-
-    Attributes:
-        data_dir: Folder with the files; None: where they usually are.
-        crop_and_flip: Whether training images are cropped and flipped; None: as is published for
-            the data set.
-        image_size: Side of the images in pixels, where the data set leaves it open.
-        download: Whether what is missing may be downloaded.
-        skip_unreadable: Whether files that are no readable image are left out.
-    """
+    """How a data set is to be loaded; ``data.load`` explains each one."""
 
     data_dir: str | None = None
     crop_and_flip: bool | None = None

@@ -563,7 +563,7 @@ def test_corruptions_import_no_tensorflow():
 
 @pytest.mark.parametrize(
     "module",
-    ["apply", "blur", "colour", "digital", "generation", "groups", "noise", "spatter", "weather"],
+    ["apply", "blur", "colour", "digital", "generation", "severities", "noise", "spatter", "weather"],
 )
 def test_examples_in_docstrings_run(module):
     results = doctest.testmod(importlib.import_module(f"data.corruptions.{module}"))
