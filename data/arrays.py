@@ -11,6 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from data.batches import Order
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arrays:
@@ -48,14 +50,16 @@ class Arrays:
 
         return tf.data.Dataset.range(len(self))
 
-    def epoch(self, epoch: "tf.Tensor", *, crops: "tf.Tensor | None", **order) -> "tf.data.Dataset":
-        """This worker's rows of an epoch, see ``epoch_order``, each with its shift and flip."""
+    def epoch(
+        self, epoch: "tf.Tensor", order: "Order", crops: "tf.Tensor | None"
+    ) -> "tf.data.Dataset":
+        """This worker's rows of an epoch, see ``epoch_rows``, each with its shift and flip."""
         import tensorflow as tf
 
-        from data.batches import epoch_order
+        from data.batches import epoch_rows
         from data.crops import draw_shifts
 
-        rows = epoch_order(len(self), epoch, **order)
+        rows = epoch_rows(len(self), epoch, order)
         moves = () if crops is None else draw_shifts(len(self), seed=crops)
         return tf.data.Dataset.from_tensor_slices(
             (rows, *(tf.gather(move, rows) for move in moves))

@@ -1,12 +1,26 @@
 """Batches for training and for evaluation, whatever the images are stored in."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from data.crops import crop_seed
+
+
+class Order(NamedTuple):
+    """What the order of training is drawn for.
+
+    Attributes:
+        seed: Seed of the order.
+        batch_size: Rows in each batch, over all replicas.
+        input_context: Of this worker; None: there is only one.
+    """
+
+    seed: int
+    batch_size: int
+    input_context: tf.distribute.InputContext | None = None
 
 
 class Source(Protocol):
@@ -39,16 +53,8 @@ class Source(Protocol):
     def in_order(self) -> tf.data.Dataset:
         """The keys of all images once, in order."""
 
-    def epoch(
-        self,
-        epoch: tf.Tensor,
-        *,
-        seed: int,
-        crops: tf.Tensor | None,
-        batch_size: int,
-        input_context: tf.distribute.InputContext | None,
-    ) -> tf.data.Dataset:
-        """The keys of this worker's images of an epoch, for whole batches.
+    def epoch(self, epoch: tf.Tensor, order: Order, crops: tf.Tensor | None) -> tf.data.Dataset:
+        """The keys of this worker's images of an epoch, int64 [], for whole batches.
 
         Where there is a seed of ``crops``, int [2], each key is followed by what an image needs to
         be cropped and flipped.
@@ -80,16 +86,11 @@ def training_batches(
         )
     rows_here, rows_per_replica = share_of(batch_size, input_context)
     images_here = len(source) // batch_size * rows_here
+    order = Order(seed, batch_size, input_context)
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        keys = source.epoch(
-            epoch,
-            seed=seed,
-            crops=crop_seed(seed, epoch) if crop_and_flip else None,
-            batch_size=batch_size,
-            input_context=input_context,
-        )
-        return keys.take(images_here)
+        crops = crop_seed(seed, epoch) if crop_and_flip else None
+        return source.epoch(epoch, order, crops).take(images_here)
 
     keys = tf.data.Dataset.range(initial_epoch, epochs).flat_map(one_epoch)
     steps = images_here // rows_per_replica * (epochs - initial_epoch)
@@ -151,38 +152,30 @@ def share_of(batch_size: int, input_context: tf.distribute.InputContext | None) 
     return batch_size // workers, batch_size // replicas
 
 
-def epoch_order(
-    num_examples: int,
-    epoch: tf.Tensor,
-    *,
-    seed: int,
-    batch_size: int,
-    input_context: tf.distribute.InputContext | None = None,
-) -> tf.Tensor:
+def epoch_rows(num_examples: int, epoch: tf.Tensor, order: Order) -> tf.Tensor:
     """The rows of an epoch in the order in which they are trained on.
 
     All workers draw the same order and take their share of each global batch, so that the batches
     of all workers together are those of a single one.
 
     Args:
-        num_examples: M, at least ``batch_size``.
+        num_examples: M, at least a batch.
         epoch: int64 [], counted from 0.
-        seed: Seed of the order.
-        batch_size: Rows in each batch, over all replicas.
-        input_context: Of this worker; None: there is only one.
+        order: What it is drawn for.
 
     Returns:
         int32 [M // batch_size * rows of this worker], in 0..M - 1, each at most once.
 
     Example:
-        >>> order = epoch_order(5, tf.constant(0, tf.int64), seed=0, batch_size=5)
-        >>> sorted(order.numpy().tolist())
+        >>> rows = epoch_rows(5, tf.constant(0, tf.int64), Order(seed=0, batch_size=5))
+        >>> sorted(rows.numpy().tolist())
         [0, 1, 2, 3, 4]
     """
-    order = tf.random.experimental.stateless_shuffle(
+    seed, batch_size, input_context = order
+    rows = tf.random.experimental.stateless_shuffle(
         tf.range(num_examples), seed=tf.stack([tf.constant(seed, tf.int64), epoch])
     )
-    whole = tf.reshape(order[: num_examples // batch_size * batch_size], [-1, batch_size])
-    rows, _ = share_of(batch_size, input_context)
-    first = rows * (input_context.input_pipeline_id if input_context else 0)
-    return tf.reshape(whole[:, first : first + rows], [-1])
+    whole = tf.reshape(rows[: num_examples // batch_size * batch_size], [-1, batch_size])
+    share, _ = share_of(batch_size, input_context)
+    first = share * (input_context.input_pipeline_id if input_context else 0)
+    return tf.reshape(whole[:, first : first + share], [-1])

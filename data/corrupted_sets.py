@@ -103,17 +103,17 @@ def open_corrupted(directory: str | os.PathLike[str]) -> CorruptedSet:
             f"{directory / LABELS_FILE} has {len(labels)} labels per severity, but "
             f"{MANIFEST_FILE} says {manifest['examples']} examples."
         )
+    told = {"name": f"{directory.resolve().name} (published)"}
+    if manifest:
+        told = {key: manifest[key] for key in ("name", "skipped", "dataset", "seed")}
     return CorruptedSet(
         directory=directory,
-        name=manifest["name"] if manifest else f"{directory.resolve().name} (published)",
         generated=manifest is not None,
         corruptions=present,
         severities=severities,
         examples=len(labels),
         labels=labels,
-        skipped=manifest["skipped"] if manifest else {},
-        dataset=manifest["dataset"] if manifest else None,
-        seed=manifest["seed"] if manifest else None,
+        **told,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from data.arrays import stratified_rows
-from data.batches import epoch_order
+from data.batches import Order, epoch_rows
 from data.crops import View
 from data.options import Options, Parts
 from data.splits import TEST_SEED, Split, split_off
@@ -69,9 +69,9 @@ class ImageFiles:
         """All rows, in order."""
         return tf.data.Dataset.range(len(self))
 
-    def epoch(self, epoch: tf.Tensor, *, crops: tf.Tensor | None, **order) -> tf.data.Dataset:
-        """This worker's rows of an epoch, see ``epoch_order``, each with the seed of all crops."""
-        rows = tf.cast(epoch_order(len(self), epoch, **order), tf.int64)
+    def epoch(self, epoch: tf.Tensor, order: Order, crops: tf.Tensor | None) -> tf.data.Dataset:
+        """This worker's rows of an epoch, see ``epoch_rows``, each with the seed of all crops."""
+        rows = tf.cast(epoch_rows(len(self), epoch, order), tf.int64)
         rows = tf.data.Dataset.from_tensor_slices(rows)
         return rows if crops is None else rows.map(lambda row: (row, crops))
 

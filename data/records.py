@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from data.batches import Order
 from data.crops import View
 
 if TYPE_CHECKING:
@@ -44,15 +45,7 @@ class ImageRecords:
 
     @classmethod
     def of(cls, builder: "tfds.core.DatasetBuilder", split: str, view: View) -> "ImageRecords":
-        """All records of a split.
-
-        Args:
-            builder: A prepared builder, with features ``image`` and ``label``.
-            split: Such as ``"train"``.
-            view: What is shown of each image.
-
-        Returns:
-            ``ImageRecords``.
+        """All records of a split, such as ``"train"``, of a prepared builder.
 
         Raises:
             ValueError: If the files are no TFRecords.
@@ -87,27 +80,21 @@ class ImageRecords:
         files = tf.data.Dataset.from_tensor_slices(self._files_of_part())
         return files.flat_map(self._records).filter(self._belongs())
 
-    def epoch(
-        self,
-        epoch: tf.Tensor,
-        *,
-        seed: int,
-        crops: tf.Tensor | None,
-        batch_size: int,
-        input_context: tf.distribute.InputContext | None,
-    ) -> tf.data.Dataset:
+    def epoch(self, epoch: tf.Tensor, order: Order, crops: tf.Tensor | None) -> tf.data.Dataset:
         """This worker's positions and records of an epoch, each with the seed of all crops.
 
         Files come in a drawn order, 16 at once; records are shuffled among 2,048. A worker whose
         files hold less than its part begins them again.
         """
-        seeds = tf.stack([tf.constant(seed, tf.int64), epoch])
+        seeds = tf.stack([tf.constant(order.seed, tf.int64), epoch])
+        context, worker, workers = order.input_context, 0, 1
+        if context is not None:
+            worker, workers = context.input_pipeline_id, context.num_input_pipelines
         files = self._files_of_part()
-        workers = input_context.num_input_pipelines if input_context else 1
         if len(files) < workers:
             raise ValueError(f"{len(files)} files cannot be read by {workers} workers.")
         files = tf.random.experimental.stateless_shuffle(files, seed=seeds)
-        files = files[input_context.input_pipeline_id if input_context else 0 :: workers]
+        files = files[worker::workers]
         records = tf.data.Dataset.from_tensor_slices(files).interleave(
             self._records, cycle_length=FILES_AT_ONCE, num_parallel_calls=tf.data.AUTOTUNE
         )
@@ -135,16 +122,7 @@ class ImageRecords:
         Files are read in a drawn order until there is enough of every class: 2% of ImageNet for
         10,000 images. Their shares of the classes would need a pass over all of it.
 
-        Args:
-            size: How many to draw.
-            seed: Seed of the draw.
-            what: What they are for, in messages.
-
-        Returns:
-            int [size], row numbers, ascending.
-
-        Raises:
-            ValueError: If there are not enough images of each class.
+        All else is as in ``arrays.stratified_rows``.
         """
         classes = self.features["label"].num_classes
         rng = np.random.default_rng(seed)

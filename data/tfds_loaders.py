@@ -21,13 +21,6 @@ IMAGENET_HOLDOUT = 10_000
 def load_cifar(name: str, options: Options) -> Parts:
     """CIFAR-10 or CIFAR-100 (Krizhevsky, 2009): 50,000 and 10,000 images of 32×32, in memory.
 
-    Args:
-        name: ``"cifar10"`` or ``"cifar100"``.
-        options: Where and how.
-
-    Returns:
-        ``Parts``.
-
     Raises:
         FileNotFoundError: If the data are not there.
         ValueError: If a label is missing or out of range.
@@ -49,12 +42,6 @@ def load_cifar(name: str, options: Options) -> Parts:
 
 def load_imagenet2012(options: Options) -> Parts:
     """ImageNet (ILSVRC 2012): read while it is used; its validation split is the test part.
-
-    Args:
-        options: Where and how.
-
-    Returns:
-        ``Parts``.
 
     Raises:
         FileNotFoundError: If the data are not there.

@@ -50,11 +50,7 @@ def water(
     """Add pale turquoise drops, shaded as if lit from one corner.
 
     Args:
-        normal: float32 [N, H, W], standard normal.
-        mean: of the noise; see `liquid_layer`, as for the next three.
-        deviation: of the noise.
-        sigma: of the smoothing, in pixels.
-        threshold: of the liquid.
+        normal, mean, deviation, sigma, threshold: of the liquid; see `liquid_layer`.
         intensity: of the brightest point of the drops.
 
     Where the published drops' edges are found by Canny's method, here an edge is a wet pixel
@@ -84,11 +80,7 @@ def mud(
     """Cover the image with brown drops.
 
     Args:
-        normal: float32 [N, H, W], standard normal.
-        mean: of the noise; see `liquid_layer`, as for the next three.
-        deviation: of the noise.
-        sigma: of the smoothing, in pixels.
-        threshold: of the liquid.
+        normal, mean, deviation, sigma, threshold: of the liquid; see `liquid_layer`.
         softness: standard deviation, in pixels, of the Gaussian that smooths the drops' edges.
 
     Example:

@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 
 import data
 from data import corrupt as command
+from data.batches import Order
 from data.crops import View
 from data.options import Options
 from data.records import ImageRecords
@@ -153,9 +154,7 @@ def test_only_the_files_that_hold_a_part_are_read(records):
 
 
 def _positions(source, *, context=None, count=None):
-    keys = source.epoch(
-        tf.constant(2, tf.int64), seed=0, crops=None, batch_size=8, input_context=context
-    )
+    keys = source.epoch(tf.constant(2, tf.int64), Order(0, 8, context), None)
     return [int(position) for position, _ in keys.take(count or len(source))]
 
 
