@@ -88,6 +88,14 @@ def test_formats_are_decoded_as_by_pillow(photographs, kind):
     assert np.abs(expected[:, 5:42] - decoded.numpy()).mean() < (2.0 if kind == "JPEG" else 0.01)
 
 
+def test_each_image_has_a_window_of_its_own_and_half_of_them_are_flipped():
+    png = _encoded(np.arange(0, 240, 4, np.uint8)[np.newaxis].repeat(60, axis=0), "PNG")
+    windows = [crops.View(9).of(png, number, tf.constant([0, 1])).numpy() for number in range(60)]
+    assert len(set(map(bytes, windows))) > 50
+    flipped = [window[0, 0, 0] > window[0, -1, 0] for window in windows]
+    assert 15 < sum(flipped) < 45
+
+
 def test_grey_becomes_rgb():
     image = np.arange(64, dtype=np.uint8).reshape(8, 8)
     decoded = crops.View(8).of(_encoded(image, "PNG"), 0)

@@ -58,6 +58,9 @@ def _shown(part: Split, **options) -> dict[tuple[int, int], bytes]:
         for image, label in zip(images, labels.tolist(), strict=True):
             shown[number // steps, label] = image.tobytes()
     assert len(batches) == number + 1
+    # A strategy that shards by files would leave out what the order wants.
+    shards = batches.options().experimental_distribute.auto_shard_policy
+    assert shards == tf.data.experimental.AutoShardPolicy.DATA
     return shown
 
 
