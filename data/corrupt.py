@@ -15,8 +15,11 @@ from typing import NoReturn
 
 from data.corruptions import GROUPS, corrupt
 from data.corruptions.generation import choose_examples, generate_corrupted
+from data.loaders import load
+from data.splits import in_memory
 
 
+# Each worker process imports this module again: nothing here imports TensorFlow at once.
 class _OneLineParser(argparse.ArgumentParser):
     """A parser whose complaint is one line, without the usage."""
 
@@ -91,11 +94,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
-    # Imported here, since it is slow and the worker processes, which import this module again,
-    # do not need it.
-    from data.loaders import load
-    from data.splits import in_memory
-
     try:
         test = load(
             options.dataset,

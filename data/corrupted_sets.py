@@ -11,14 +11,14 @@ import numpy as np
 from data.corruptions.generation import LABELS_FILE
 from data.corruptions.generation import choose_examples as choose_examples
 from data.corruptions.generation import generate_corrupted as generate_corrupted
-from data.corruptions.groups import ALL19, SEVERITIES, checked_severities
-from data.corruptions.groups import corruption_names as corruption_names
 from data.corruptions.image_tree import CorruptedFiles as CorruptedFiles
 from data.corruptions.image_tree import is_image_tree as is_image_tree
 from data.corruptions.image_tree import read_image as read_image
 from data.corruptions.image_tree import read_imagenet_c as read_imagenet_c
 from data.corruptions.manifest import MANIFEST_FILE
 from data.corruptions.manifest import read_manifest as read_manifest
+from data.corruptions.severities import ALL19, SEVERITIES, checked_severities
+from data.corruptions.severities import corruption_names as corruption_names
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,17 +103,17 @@ def open_corrupted(directory: str | os.PathLike[str]) -> CorruptedSet:
             f"{directory / LABELS_FILE} has {len(labels)} labels per severity, but "
             f"{MANIFEST_FILE} says {manifest['examples']} examples."
         )
+    told = {"name": f"{directory.resolve().name} (published)"}
+    if manifest:
+        told = {key: manifest[key] for key in ("name", "skipped", "dataset", "seed")}
     return CorruptedSet(
         directory=directory,
-        name=manifest["name"] if manifest else f"{directory.resolve().name} (published)",
         generated=manifest is not None,
         corruptions=present,
         severities=severities,
         examples=len(labels),
         labels=labels,
-        skipped=manifest["skipped"] if manifest else {},
-        dataset=manifest["dataset"] if manifest else None,
-        seed=manifest["seed"] if manifest else None,
+        **told,
     )
 
 

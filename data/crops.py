@@ -1,5 +1,6 @@
 """Crops and flips of training images: what is drawn from a seed, then what is done with it."""
 
+import dataclasses
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -11,19 +12,7 @@ CROP_STREAM = 2_000_003
 
 
 def crop_seed(seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """The stateless seed of all crops of an epoch.
-
-    Args:
-        seed: Seed of the run.
-        epoch: int64 [], counted from 0.
-
-    Returns:
-        int64 [2].
-
-    Example:
-        >>> crop_seed(0, tf.constant(3, tf.int64)).shape.as_list()
-        [2]
-    """
+    """The stateless seed, int64 [2], of all crops of an epoch, int64 []."""
     return tf.stack([tf.constant(seed ^ CROP_STREAM, tf.int64), epoch])
 
 
@@ -105,22 +94,6 @@ def draw_window(image_shape: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
     return tf.concat([begin[:2], size[:2]], axis=0)
 
 
-def draw_flip(seed: tf.Tensor) -> tf.Tensor:
-    """Draws whether an image is flipped.
-
-    Args:
-        seed: int [2].
-
-    Returns:
-        bool [], true for one half of the seeds.
-
-    Example:
-        >>> draw_flip(tf.constant([0, 1])).dtype
-        tf.bool
-    """
-    return tf.random.stateless_uniform([], seed) < 0.5
-
-
 def centre_window(image_shape: tf.Tensor, *, fraction: float) -> tf.Tensor:
     """The square in the middle of an image.
 
@@ -185,3 +158,55 @@ def decode_window(
     image = tf.image.resize(image, size, method="bicubic", antialias=antialias)
     image = tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
     return tf.ensure_shape(image, [*size, 3])
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What is shown of images that come in any size: always a square of RGB.
+
+    Attributes:
+        image_size: Side of the square that each becomes, in pixels.
+        centre_fraction: Unless it is cropped, the middle square of this part of the shorter side.
+        antialias: Whether images are filtered before they are made smaller.
+
+    Example:
+        >>> png = tf.io.encode_png(tf.fill([5, 9, 3], tf.constant(7, tf.uint8)))
+        >>> View(4).of(png, 0, tf.constant([0, 1])).shape.as_list()
+        [4, 4, 3]
+    """
+
+    image_size: int
+    centre_fraction: float = 1.0
+    antialias: bool = True
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        return self.image_size, self.image_size, 3
+
+    def of(
+        self, encoded: tf.Tensor, number: tf.Tensor, crops: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """What is shown of a file.
+
+        Args:
+            encoded: string []: see ``decode_window``.
+            number: int []: which image it is; on it hangs its crop.
+            crops: int [2]: the seed of all crops; None: the middle square is shown.
+
+        Returns:
+            uint8 [image_size, image_size, 3].
+        """
+        options = {"image_size": self.image_size, "antialias": self.antialias}
+        if crops is None:
+            return decode_window(
+                encoded,
+                lambda shape: centre_window(shape, fraction=self.centre_fraction),
+                **options,
+            )
+        seed = tf.random.experimental.stateless_fold_in(crops, number)
+        window_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        image = decode_window(
+            encoded, lambda shape: draw_window(shape, seed=window_seed), **options
+        )
+        return tf.where(tf.random.stateless_uniform([], flip_seed) < 0.5, image[:, ::-1], image)

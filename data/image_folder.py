@@ -4,15 +4,17 @@ import concurrent.futures
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 
-from data import epochs
+from data.arrays import stratified_rows
+from data.batches import Order, epoch_rows
+from data.crops import View
 from data.options import Options, Parts
-from data.splits import TEST_SEED, split_off, stratified_rows
-from data.streams import StreamedSplit
+from data.splits import TEST_SEED, Split, split_off
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".gif": "GIF", ".bmp": "BMP"}
 # Of these, by Pillow's modes, TensorFlow reads nothing, or the numbers of the colours.
@@ -29,55 +31,59 @@ CENTRE_AFTER_CROPS = 0.875
 MOST_TESTED = 10_000
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Image files and their classes: a ``Source`` of a ``StreamedSplit``.
+    """Image files and their classes: a ``Source`` of a ``Split``. The key of an image is its row.
 
     On several machines each worker reads the files of its own rows and no others.
 
     Attributes:
         files: str [M], paths.
         labels: int32 [M].
+        view: What is shown of each image.
     """
 
     files: np.ndarray
     labels: np.ndarray
+    view: View
+    in_memory: ClassVar[bool] = False
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of each image."""
+        return self.view.image_shape
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.labels)
 
-    def in_order(self) -> tf.data.Dataset:
-        """All rows once, as (row, row)."""
-        return tf.data.Dataset.range(len(self)).map(lambda row: (row, row))
-
-    def shuffled(
-        self,
-        epoch: tf.Tensor,
-        *,
-        seed: int,
-        batch_size: int,
-        input_context: tf.distribute.InputContext | None,
-    ) -> tf.data.Dataset:
-        """This worker's rows of an epoch, as (row, row); see ``epochs.epoch_order``."""
-        order = epochs.epoch_order(
-            len(self), epoch, seed=seed, batch_size=batch_size, input_context=input_context
-        )
-        order = tf.cast(order, tf.int64)
-        return tf.data.Dataset.from_tensor_slices((order, order))
-
-    def read(self, key: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The contents of a file, string [], and its label, int32 []."""
-        with tf.device("CPU:0"):
-            return tf.io.read_file(tf.constant(self.files)[key]), tf.constant(self.labels)[key]
-
     def select(self, rows: np.ndarray) -> "ImageFiles":
-        """The files with these row numbers, int [m] ascending."""
-        return ImageFiles(self.files[rows], self.labels[rows])
+        """The files with these row numbers, int [m]."""
+        return dataclasses.replace(self, files=self.files[rows], labels=self.labels[rows])
 
     def stratified_rows(self, size: int, *, seed: int, what: str) -> np.ndarray:
         """Row numbers of a draw of every class; see the function of this name."""
         return stratified_rows(self.labels, size, seed=seed, what=what)
+
+    def in_order(self) -> tf.data.Dataset:
+        """All rows, in order."""
+        return tf.data.Dataset.range(len(self))
+
+    def epoch(self, epoch: tf.Tensor, order: Order, crops: tf.Tensor | None) -> tf.data.Dataset:
+        """This worker's rows of an epoch, see ``epoch_rows``, each with the seed of all crops."""
+        rows = tf.cast(epoch_rows(len(self), epoch, order), tf.int64)
+        rows = tf.data.Dataset.from_tensor_slices(rows)
+        return rows if crops is None else rows.map(lambda row: (row, crops))
+
+    def reader(self) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+        """What gives an image and its label for a row and a seed of crops."""
+        with tf.device("CPU:0"):
+            files, labels = tf.constant(self.files), tf.constant(self.labels)
+
+        def read(row: tf.Tensor, *crops: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return self.view.of(tf.io.read_file(files[row]), row, *crops), labels[row]
+
+        return read
 
 
 def load_image_folder(options: Options) -> Parts:
@@ -107,40 +113,36 @@ def load_image_folder(options: Options) -> Parts:
     folder = pathlib.Path(options.data_dir).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}; it must have one for each class.")
-    names = _folders(folder)
-    test_names = [name for name in TEST_FOLDERS if name in names]
-    if set(names) == {"train", *test_names} and len(test_names) == 1:
-        class_names = _class_names(folder / "train")
-        different = sorted(set(_folders(folder / test_names[0])) ^ set(class_names))
-        if different:
-            raise ValueError(
-                f"{folder / 'train'} and {folder / test_names[0]} must have the same classes. "
-                f"Received: {', '.join(different[:5])} in one of them only"
-            )
-        parts = [folder / "train", folder / test_names[0]]
-    else:
-        class_names, parts = _class_names(folder), [folder]
-    files, skipped = zip(
-        *(_readable_files(part, class_names, options.skip_unreadable) for part in parts),
-        strict=True,
-    )
+    class_names, folders = _parts_of(folder)
     crops = options.crops(published=False)
-    train, *test = (
-        StreamedSplit(
-            part,
-            options.image_size or DEFAULT_SIZE,
-            crop_and_flip=crops,
-            centre_fraction=CENTRE_AFTER_CROPS if crops else 1.0,
+    view = View(options.image_size or DEFAULT_SIZE, CENTRE_AFTER_CROPS if crops else 1.0)
+    parts, unreadable = [], 0
+    for part in folders:
+        files, labels, bad = _readable_files(part, class_names, options.skip_unreadable)
+        parts.append(Split(ImageFiles(files, labels, view), crop_and_flip=crops))
+        unreadable += bad
+    if len(parts) == 1:
+        size = min(len(parts[0]) // 6, MOST_TESTED)
+        parts = split_off(parts[0], size, seed=TEST_SEED, what="test")
+    left_out = f", {unreadable} unreadable files left out" if unreadable else ""
+    return Parts(f"images of {folder}{left_out}", *parts, class_names)
+
+
+def _parts_of(folder: pathlib.Path) -> tuple[tuple[str, ...], list[pathlib.Path]]:
+    """The classes, and the folders of train and test, or the only one."""
+    names = _folders(folder)
+    tests = [name for name in TEST_FOLDERS if name in names]
+    if len(tests) != 1 or set(names) != {"train", *tests}:
+        return _class_names(folder), [folder]
+    train, test = folder / "train", folder / tests[0]
+    class_names = _class_names(train)
+    different = sorted(set(_folders(test)) ^ set(class_names))
+    if different:
+        raise ValueError(
+            f"{train} and {test} must have the same classes. "
+            f"Received: {', '.join(different[:5])} in one of them only"
         )
-        for part in files
-    )
-    if not test:
-        size = min(len(train) // 6, MOST_TESTED)
-        train, *test = split_off(train, size, seed=TEST_SEED, what="test")
-    source = f"images of {folder}"
-    if sum(skipped):
-        source += f", {sum(skipped)} unreadable files left out"
-    return Parts(source, train, test[0], class_names)
+    return class_names, [train, test]
 
 
 def _folders(folder: pathlib.Path) -> list[str]:
@@ -172,8 +174,8 @@ def _class_names(folder: pathlib.Path) -> tuple[str, ...]:
 
 def _readable_files(
     folder: pathlib.Path, class_names: tuple[str, ...], skip_unreadable: bool
-) -> tuple[ImageFiles, int]:
-    """The images below a folder, and how many files are none."""
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The files of images below a folder, their labels, and how many files are no image."""
     files, labels = [], []
     for label, name in enumerate(class_names):
         entries = [
@@ -199,7 +201,7 @@ def _readable_files(
         raise ValueError(
             f"{folder} has no image of {', '.join(empty[:5])}. Known: {', '.join(FORMATS)}."
         )
-    return ImageFiles(np.array([str(file) for file in files])[good], labels), len(bad)
+    return np.array([str(file) for file in files])[good], labels, len(bad)
 
 
 def _files_below(folder: pathlib.Path, *above: pathlib.Path) -> Iterator[pathlib.Path]:

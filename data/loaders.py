@@ -7,6 +7,7 @@ Example:
     ['digits', 'fashion_mnist', 'cifar10', 'cifar100', 'imagenet2012', 'image_folder']
 """
 
+import functools
 import gzip
 import os
 from collections.abc import Callable
@@ -151,16 +152,10 @@ def _read_idx(folder: str, filename: str, *, offset: int) -> np.ndarray:
 
 
 # These import TensorFlow, which takes seconds, and so they are imported when they are needed.
-def _cifar10(options: Options) -> Parts:
+def _cifar(name: str, options: Options) -> Parts:
     from data.tfds_loaders import load_cifar
 
-    return load_cifar("cifar10", options)
-
-
-def _cifar100(options: Options) -> Parts:
-    from data.tfds_loaders import load_cifar
-
-    return load_cifar("cifar100", options)
+    return load_cifar(name, options)
 
 
 def _imagenet2012(options: Options) -> Parts:
@@ -178,8 +173,8 @@ def _image_folder(options: Options) -> Parts:
 DATASETS: dict[str, Callable[[Options], Parts]] = {
     "digits": _digits,
     "fashion_mnist": _fashion_mnist,
-    "cifar10": _cifar10,
-    "cifar100": _cifar100,
+    "cifar10": functools.partial(_cifar, "cifar10"),
+    "cifar100": functools.partial(_cifar, "cifar100"),
     "imagenet2012": _imagenet2012,
     "image_folder": _image_folder,
 }

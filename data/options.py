@@ -4,21 +4,11 @@ import dataclasses
 from typing import NamedTuple
 
 from data.splits import Split
-from data.streams import StreamedSplit
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a data set is to be loaded; ``data.load`` explains each one.
-
-    Attributes:
-        data_dir: Folder with the files; None: where they usually are.
-        crop_and_flip: Whether training images are cropped and flipped; None: as is published for
-            the data set.
-        image_size: Side of the images in pixels, where the data set leaves it open.
-        download: Whether what is missing may be downloaded.
-        skip_unreadable: Whether files that are no readable image are left out.
-    """
+    """How a data set is to be loaded; ``data.load`` explains each one."""
 
     data_dir: str | None = None
     crop_and_flip: bool | None = None
@@ -43,7 +33,7 @@ class Parts(NamedTuple):
     """
 
     source: str
-    train: Split | StreamedSplit
-    test: Split | StreamedSplit
+    train: Split
+    test: Split
     class_names: tuple[str, ...]
     most_held_out: int = 5000

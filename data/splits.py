@@ -1,27 +1,34 @@
-"""The parts of a data set: images in memory, and what draws from them."""
+"""The parts of a data set, wherever their images are."""
 
 import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.streams import StreamedSplit
+from data.arrays import Arrays
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from data.batches import Source
 
 # The test part of a data set that comes without one is the same for every seed.
 TEST_SEED = 0
 
 
-@dataclasses.dataclass(frozen=True)
 class Split:
-    """Some images and their classes, in memory.
+    """Some images and their classes, in memory or read when their turn comes.
+
+    Args:
+        images: uint8 [M, H, W, C] in memory, beside ``labels``; or a ``Source``, without.
+        labels: int32 [M].
+        crop_and_flip: Whether training batches are cropped and flipped at random: images in
+            memory are padded by 4 pixels and cropped to their size; others show windows of 8% to
+            100% of their area. If not, they show what ``batches`` does.
 
     Attributes:
-        images: uint8 [M, H, W, C].
-        labels: int32 [M].
-        crop_and_flip: Whether training batches are padded by 4 pixels, cropped and flipped.
+        source: Where the images come from: ``Arrays``, ``ImageFiles`` or ``ImageRecords``.
+        crop_and_flip: As given.
 
     Example:
         >>> split = Split(np.zeros([10, 8, 8, 1], np.uint8), np.arange(10))
@@ -29,18 +36,33 @@ class Split:
         (10, (8, 8, 1))
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    crop_and_flip: bool = False
+    def __init__(
+        self,
+        images: "np.ndarray | Source",
+        labels: np.ndarray | None = None,
+        crop_and_flip: bool = False,
+    ):
+        self.source = images if labels is None else Arrays(images, labels)
+        self.crop_and_flip = crop_and_flip
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self.labels)
+        return len(self.source)
+
+    @property
+    def images(self) -> np.ndarray:
+        """uint8 [M, H, W, C]; of a part that is in memory, and no other: see ``in_memory``."""
+        return self.source.images
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 [M]; reading them may take a pass over the files."""
+        return self.source.labels
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of each image."""
-        return self.images.shape[1:]
+        return self.source.image_shape
 
     def training_batches(
         self,
@@ -81,10 +103,11 @@ class Split:
             6
         """
         # TensorFlow takes seconds to import, and who corrupts images needs none of it.
-        from data import pipeline
+        from data.batches import training_batches
 
-        return pipeline.training_batches(
-            self,
+        return training_batches(
+            self.source,
+            crop_and_flip=self.crop_and_flip,
             batch_size=batch_size,
             seed=seed,
             epochs=epochs,
@@ -93,7 +116,7 @@ class Split:
         )
 
     def batches(self, batch_size: int) -> "tf.data.Dataset":
-        """All images in order, as they are, for evaluation.
+        """All images in order, never cropped at random, for evaluation.
 
         Args:
             batch_size: Rows in each batch but the last, which has what is left.
@@ -106,17 +129,13 @@ class Split:
             >>> [labels.tolist() for _, labels in split.batches(3).as_numpy_iterator()]
             [[0, 1, 2], [3, 4]]
         """
-        from data import pipeline
+        from data.batches import batches
 
-        return pipeline.batches(self, batch_size)
+        return batches(self.source, batch_size)
 
     def select(self, rows: np.ndarray) -> "Split":
-        """The examples with these row numbers, int [m]."""
-        return dataclasses.replace(self, images=self.images[rows], labels=self.labels[rows])
-
-    def stratified_rows(self, size: int, *, seed: int, what: str) -> np.ndarray:
-        """Row numbers of a draw of every class; see the function of this name."""
-        return stratified_rows(self.labels, size, seed=seed, what=what)
+        """The examples with these row numbers, int [m]; ascending, unless all are in memory."""
+        return Split(self.source.select(rows), crop_and_flip=self.crop_and_flip)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,9 +159,9 @@ class Splits:
 
     name: str
     source: str
-    train: Split | StreamedSplit
+    train: Split
     holdout: Split
-    test: Split | StreamedSplit
+    test: Split
     class_names: tuple[str, ...]
 
     def counts(self) -> dict[str, int]:
@@ -150,48 +169,7 @@ class Splits:
         return {part: len(getattr(self, part)) for part in ("train", "holdout", "test")}
 
 
-def stratified_rows(labels: np.ndarray, size: int, *, seed: int, what: str) -> np.ndarray:
-    """Draws examples, every class as often as it should be.
-
-    Args:
-        labels: int [M].
-        size: How many to draw.
-        seed: Seed of the draw.
-        what: What they are for, in messages.
-
-    Returns:
-        int [size], row numbers, ascending.
-
-    Raises:
-        ValueError: If there are too few examples, or fewer than one of each class is asked for.
-
-    Example:
-        >>> labels = np.array([0, 0, 0, 1, 1, 1])
-        >>> labels[stratified_rows(labels, 2, seed=0, what="hold-out")].tolist()
-        [0, 1]
-    """
-    from sklearn.model_selection import train_test_split
-
-    counts = np.unique(labels, return_counts=True)[1]
-    if counts.min(initial=2) < 2:
-        raise ValueError(
-            f"Each class needs an image on both sides of a split. Received: {np.sum(counts < 2)} "
-            f"classes with one image, where {what} examples are split off"
-        )
-    if not len(counts) <= size <= len(labels) - len(counts):
-        raise ValueError(
-            f"The number of {what} examples must leave one example of each of the {len(counts)} "
-            f"classes on both sides of {len(labels)}. Received: {size}"
-        )
-    _, chosen = train_test_split(
-        np.arange(len(labels)), test_size=size, stratify=labels, random_state=seed
-    )
-    return np.sort(chosen)
-
-
-def split_off(
-    part: Split | StreamedSplit, size: int, *, seed: int, what: str
-) -> tuple[Split | StreamedSplit, Split | StreamedSplit]:
+def split_off(part: Split, size: int, *, seed: int, what: str) -> tuple[Split, Split]:
     """Splits ``size`` examples off, stratified by class.
 
     Args:
@@ -212,12 +190,12 @@ def split_off(
         >>> sorted(held_out.labels.tolist()), len(rest)
         ([0, 1], 4)
     """
-    chosen = part.stratified_rows(size, seed=seed, what=what)
+    chosen = part.source.stratified_rows(size, seed=seed, what=what)
     rest = np.setdiff1d(np.arange(len(part)), chosen)
     return part.select(rest), part.select(chosen)
 
 
-def in_memory(part: Split | StreamedSplit) -> Split:
+def in_memory(part: Split) -> Split:
     """The images of a part as arrays, as ``batches`` gives them.
 
     Args:
@@ -231,8 +209,8 @@ def in_memory(part: Split | StreamedSplit) -> Split:
         >>> in_memory(part.select([4, 5])).labels.tolist()
         [4, 5]
     """
-    if isinstance(part, Split):
-        return dataclasses.replace(part, crop_and_flip=False)
+    if part.source.in_memory:
+        return Split(part.source)
     images = np.empty([len(part), *part.image_shape], np.uint8)
     labels = np.empty([len(part)], np.int32)
     start = 0

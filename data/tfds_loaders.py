@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
+from data.crops import View
 from data.options import Options, Parts
 from data.records import ImageRecords
 from data.splits import Split
-from data.streams import StreamedSplit
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -20,13 +20,6 @@ IMAGENET_HOLDOUT = 10_000
 
 def load_cifar(name: str, options: Options) -> Parts:
     """CIFAR-10 or CIFAR-100 (Krizhevsky, 2009): 50,000 and 10,000 images of 32×32, in memory.
-
-    Args:
-        name: ``"cifar10"`` or ``"cifar100"``.
-        options: Where and how.
-
-    Returns:
-        ``Parts``.
 
     Raises:
         FileNotFoundError: If the data are not there.
@@ -50,25 +43,14 @@ def load_cifar(name: str, options: Options) -> Parts:
 def load_imagenet2012(options: Options) -> Parts:
     """ImageNet (ILSVRC 2012): read while it is used; its validation split is the test part.
 
-    Args:
-        options: Where and how.
-
-    Returns:
-        ``Parts``.
-
     Raises:
         FileNotFoundError: If the data are not there.
         ValueError: If they are stored as anything but TFRecords.
     """
     builder = prepared_builder("imagenet2012", options)
+    view = View(options.image_size or IMAGENET_SIZE, IMAGENET_CENTRE, antialias=False)
     train, test = (
-        StreamedSplit(
-            ImageRecords.of(builder, split),
-            options.image_size or IMAGENET_SIZE,
-            crop_and_flip=options.crops(published=True),
-            centre_fraction=IMAGENET_CENTRE,
-            antialias=False,
-        )
+        Split(ImageRecords.of(builder, split, view), crop_and_flip=options.crops(published=True))
         for split in ("train", "validation")
     )
     names = tuple(builder.info.features["label"].names)

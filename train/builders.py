@@ -53,9 +53,7 @@ def load_data(settings: Settings, *, download: bool = False) -> data.Splits:
     )
 
 
-def build_network(
-    settings: Settings, train: data.Split | data.StreamedSplit, num_classes: int
-) -> keras.Model:
+def build_network(settings: Settings, train: data.Split, num_classes: int) -> keras.Model:
     """The network: raw images, uint8 or float in [0, 1], to logits.
 
     Args:

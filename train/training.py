@@ -190,7 +190,7 @@ def write_results(
     )
 
 
-def _first_images(test: data.Split | data.StreamedSplit) -> data.Split:
+def _first_images(test: data.Split) -> data.Split:
     return data.in_memory(test.select(np.arange(min(8, len(test)))))
 
 

@@ -2,8 +2,8 @@
 
 from data.corruptions.apply import corrupt as corrupt
 from data.corruptions.apply import skipped as skipped
-from data.corruptions.groups import ALL19 as ALL19
-from data.corruptions.groups import GROUPS as GROUPS
-from data.corruptions.groups import SEVERITIES as SEVERITIES
-from data.corruptions.groups import checked_severities as checked_severities
-from data.corruptions.groups import corruption_names as corruption_names
+from data.corruptions.severities import ALL19 as ALL19
+from data.corruptions.severities import GROUPS as GROUPS
+from data.corruptions.severities import SEVERITIES as SEVERITIES
+from data.corruptions.severities import checked_severities as checked_severities
+from data.corruptions.severities import corruption_names as corruption_names

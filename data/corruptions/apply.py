@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.corruptions.groups import ALL19, checked_severities
-from data.corruptions.severities import LEVELS, Level
+from data.corruptions.severities import ALL19, LEVELS, Level, checked_severities
 from data.corruptions.weather import frost_photographs
 
 _SMALLEST_SIDE = 16

@@ -1,4 +1,4 @@
-"""The five blurs: Gaussian, defocus, motion, zoom and frosted glass."""
+"""The blurs: Gaussian, defocus, motion, zoom and frosted glass; `Level` says what all share."""
 
 import numpy as np
 from scipy import ndimage
@@ -8,13 +8,7 @@ def gaussian_blur(images: np.ndarray, sigma: float) -> np.ndarray:
     """Blur with a Gaussian cut at four deviations; beyond the edge, the edge goes on.
 
     Args:
-        images: float32 [N, H, W, C].
         sigma: standard deviation in pixels.
-
-    Returns:
-        float32 [N, H, W, C].
-
-    Source: Hendrycks & Dietterich (2019), appendix B.
 
     Example:
         >>> dot = np.zeros((1, 9, 9, 1), np.float32)
@@ -48,14 +42,8 @@ def defocus_blur(images: np.ndarray, radius: float, alias_blur: float) -> np.nda
     """Convolve with an anti-aliased disk; the edges are mirrored.
 
     Args:
-        images: float32 [N, H, W, C].
         radius: of the disk, in pixels.
         alias_blur: see `disk_kernel`.
-
-    Returns:
-        float32 [N, H, W, C].
-
-    Source: Hendrycks & Dietterich (2019), appendix B.
 
     Example:
         >>> bool(np.allclose(defocus_blur(np.ones((1, 16, 16, 3), np.float32), 1, 0.2), 1))
@@ -74,16 +62,11 @@ def motion_blur(images: np.ndarray, angles: np.ndarray, radius: int, sigma: floa
     """Average along a line of 2·radius + 1 whole pixels with one half of a Gaussian as weight.
 
     Args:
-        images: float32 [N, H, W, C].
         angles: float [N], degrees; 0 looks to the right, 90 downwards.
         radius: half of the length of the line, in pixels.
         sigma: standard deviation of the weight along the line, in pixels.
 
-    Returns:
-        float32 [N, H, W, C]. Beyond the edge, the edge goes on.
-
-    Source: Hendrycks & Dietterich (2019), appendix B; the line is that of ImageMagick's
-    `MotionBlurImage`.
+    Beyond the edge, the edge goes on. The line is that of ImageMagick's `MotionBlurImage`.
 
     Example:
         >>> dot = np.zeros((1, 16, 16, 1), np.float32)
@@ -111,11 +94,8 @@ def centre_zoom(images: np.ndarray, factor: float) -> np.ndarray:
     """Enlarge about the centre, bilinearly, at the same size.
 
     Args:
-        images: float32 [N, H, W, C].
         factor: at least 1.
 
-    Returns:
-        float32 [N, H, W, C].
     """
     for axis in (1, 2):
         size = images.shape[axis]
@@ -133,14 +113,10 @@ def zoom_blur(images: np.ndarray, limit: float) -> np.ndarray:
     """Average the image with its centre zooms by 1, 1.01, 1.02, … below `limit`.
 
     Args:
-        images: float32 [N, H, W, C].
         limit: the first zoom that is left out, more than 1.
 
-    Returns:
-        float32 [N, H, W, C].
-
-    Source: Hendrycks & Dietterich (2019), appendix B. Their zooms round the crop to whole pixels,
-    so that the first ones change nothing at 32 pixels; these are exact at every size.
+    The published zooms round the crop to whole pixels, so that the first ones change nothing at
+    32 pixels; these are exact at every size.
 
     Example:
         >>> bool(np.allclose(zoom_blur(np.ones((1, 16, 16, 3), np.float32), 1.26), 1))
@@ -168,17 +144,11 @@ def glass_blur(
     """Blur, swap each pixel in turn with a neighbour, blur again.
 
     Args:
-        images: float32 [N, H, W, C].
         offsets: int [N, rounds · (H - 2·reach) · (W - 2·reach), 2], the neighbours' rows and
             columns relative to the pixel, in [-reach, reach].
         sigma: of both Gaussian blurs, in pixels.
         reach: greatest distance of a neighbour along each axis, in pixels.
         rounds: times that all pixels are swapped, from the last to the first.
-
-    Returns:
-        float32 [N, H, W, C].
-
-    Source: Hendrycks & Dietterich (2019), appendix B.
 
     Example:
         >>> still = np.zeros((1, 14 * 14, 2), int)

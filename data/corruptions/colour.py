@@ -1,4 +1,4 @@
-"""Corruptions that move values and colours, pixel by pixel."""
+"""Corruptions that move values and colours, pixel by pixel; `Level` says what all share."""
 
 import numpy as np
 
@@ -15,13 +15,8 @@ def brightness(images: np.ndarray, amount: float) -> np.ndarray:
     """Raise the HSV value V, the largest channel, and keep hue and saturation.
 
     Args:
-        images: float32 [N, H, W, C] in [0, 1]; a grey image is its own V.
+        images: a grey image is its own V.
         amount: added to V, which is then clipped to [0, 1].
-
-    Returns:
-        float32 [N, H, W, C] in [0, 1].
-
-    Source: Hendrycks & Dietterich (2019), appendix B.
 
     Example:
         >>> brightness(np.float32([[0.5, 0.25, 0.0]]), 0.25)
@@ -38,14 +33,12 @@ def saturate(images: np.ndarray, factor: float, offset: float) -> np.ndarray:
     """Replace the HSV saturation S by factor·S + offset and keep hue and value.
 
     Args:
-        images: float32 [N, H, W, C] in [0, 1]; grey ones come back as they are.
+        images: grey ones come back as they are.
         factor: multiplies S.
         offset: added to it; the result is clipped to [0, 1].
 
     Returns:
         float32 [N, H, W, C] in [0, 1]. A grey pixel of a colour image has hue 0, which is red.
-
-    Source: Hendrycks & Dietterich (2019), appendix B.
 
     Example:
         >>> saturate(np.float32([[0.5, 0.25, 0.25]]), 1.5, 0.0)
@@ -67,13 +60,7 @@ def contrast(images: np.ndarray, factor: float) -> np.ndarray:
     """Pull each channel towards its mean: (x - mean)·factor + mean.
 
     Args:
-        images: float32 [N, H, W, C].
         factor: below 1 for less contrast.
-
-    Returns:
-        float32 [N, H, W, C].
-
-    Source: Hendrycks & Dietterich (2019), appendix B.
 
     Example:
         >>> contrast(np.float32([0.0, 1.0]).reshape(1, 1, 2, 1), 0.5).ravel()

@@ -1,4 +1,7 @@
-"""Corruptions that come from handling files: elastic deformation, pixelation, JPEG."""
+"""Corruptions that come from handling files: elastic deformation, pixelation, JPEG.
+
+`Level` says what all corruptions share.
+"""
 
 import io
 from collections.abc import Callable
@@ -48,17 +51,13 @@ def elastic_transform(
     """Move three points at random, then every pixel by a smooth random field; bilinear, mirrored.
 
     Args:
-        images: float32 [N, H, W, C].
         jitter: float [N, 3, 2] in [-1, 1], the moves of the points.
         field: float [N, 2, H, W] in [-1, 1], the field before it is smoothed.
         scale: of the smoothed field, in units of the shorter side, as are the next two.
         sigma: standard deviation of the smoothing.
         stretch: of the moves of the points.
 
-    Returns:
-        float32 [N, H, W, C].
-
-    Source: Hendrycks & Dietterich (2019), appendix B; Simard et al. (2003) for the field.
+    Source: Simard et al. (2003) for the field.
 
     Example:
         >>> images = np.random.default_rng(0).random((1, 16, 16, 3), dtype=np.float32)
@@ -83,13 +82,8 @@ def pixelate(images: np.ndarray, scale: float) -> np.ndarray:
     """Shrink with a box filter to ⌊side·scale⌋ and enlarge with a box filter.
 
     Args:
-        images: float32 [N, H, W, C] in [0, 1], whole multiples of 1/255.
+        images: whole multiples of 1/255, as is the result.
         scale: below 1.
-
-    Returns:
-        float32 [N, H, W, C] in [0, 1], whole multiples of 1/255.
-
-    Source: Hendrycks & Dietterich (2019), appendix B; Pillow's `resize`.
 
     Example:
         >>> corner = np.ones((1, 16, 16, 1), np.float32)
@@ -110,13 +104,8 @@ def jpeg_compression(images: np.ndarray, quality: int) -> np.ndarray:
     """Write and read back as JPEG.
 
     Args:
-        images: float32 [N, H, W, C] in [0, 1], whole multiples of 1/255.
+        images: whole multiples of 1/255, as is the result.
         quality: of Pillow's encoder, 1 to 95; grey images are written as grey JPEG.
-
-    Returns:
-        float32 [N, H, W, C] in [0, 1], whole multiples of 1/255.
-
-    Source: Hendrycks & Dietterich (2019), appendix B.
 
     Example:
         >>> float(jpeg_compression(np.ones((1, 16, 16, 3), np.float32), 40).min())

@@ -16,8 +16,8 @@ import numpy as np
 import tqdm
 
 from data.corruptions.apply import corrupt, skipped
-from data.corruptions.groups import SEVERITIES, checked_severities, corruption_names
 from data.corruptions.manifest import merge_manifest, replacing, write_manifest
+from data.corruptions.severities import SEVERITIES, checked_severities, corruption_names
 
 LABELS_FILE = "labels.npy"
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from data.corruptions.groups import ALL19, SEVERITIES, checked_severities, corruption_names
+from data.corruptions.severities import ALL19, SEVERITIES, checked_severities, corruption_names
 
 _IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 

@@ -9,17 +9,14 @@ from typing import Any
 
 MANIFEST_FILE = "manifest.json"
 
+# What a later request may add to.
+_GROWING = {"requested", "corruptions", "skipped"}
+_KEYS = {"name", "dataset", "seed", "examples", "severities", *_GROWING}
+
 
 @contextlib.contextmanager
 def replacing(file: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Give a temporary path that becomes `file` in one step, if and only if all goes well.
-
-    Args:
-        file: what to write or to replace; its folder exists.
-
-    Yields:
-        The path to write to, in the same folder.
-    """
+    """Give a temporary path that becomes `file` in one step, if and only if all goes well."""
     partial = file.with_name(f".{file.name}.partial")
     try:
         yield partial
@@ -47,12 +44,10 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any] | None:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise ValueError(f"{file} cannot be read as JSON: {error}") from error
-    keys = {"name", "dataset", "seed", "examples", "severities"}
-    keys |= {"requested", "corruptions", "skipped"}
     if not isinstance(manifest, dict) or manifest.get("generated") is not True:
         raise ValueError(f'{file} does not say "generated": true: it is no manifest of this kind.')
-    if keys - manifest.keys():
-        raise ValueError(f"{file} lacks {', '.join(sorted(keys - manifest.keys()))}.")
+    if _KEYS - manifest.keys():
+        raise ValueError(f"{file} lacks {', '.join(sorted(_KEYS - manifest.keys()))}.")
     return manifest
 
 
@@ -84,8 +79,7 @@ def merge_manifest(directory: pathlib.Path, asked: Mapping[str, Any]) -> dict[st
                 "set, which is never written to. Choose another folder."
             )
         return dict(asked)
-    grows = ("requested", "corruptions", "skipped")
-    different = [key for key in asked if key not in grows and earlier.get(key) != asked[key]]
+    different = [key for key in asked if key not in _GROWING and earlier.get(key) != asked[key]]
     if different:
         details = ", ".join(
             f"{key}: there {_short(earlier.get(key))}, asked {_short(asked[key])}"

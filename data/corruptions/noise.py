@@ -1,4 +1,7 @@
-"""The four noises: each draws its random numbers for one image, then applies them to a batch."""
+"""The four noises: each draws its random numbers for one image, then applies them to a batch.
+
+`Level` says what all corruptions share.
+"""
 
 import numpy as np
 
@@ -24,14 +27,8 @@ def gaussian_noise(images: np.ndarray, normal: np.ndarray, deviation: float) -> 
     """Add noise: x + deviation·z.
 
     Args:
-        images: float32 [N, H, W, C] in [0, 1].
         normal: float32 [N, H, W, C], standard normal z.
         deviation: standard deviation of the noise, on the scale of the images.
-
-    Returns:
-        float32 [N, H, W, C], not clipped.
-
-    Source: Hendrycks & Dietterich (2019), appendix B.
 
     Example:
         >>> gaussian_noise(np.float32([0.5]), np.float32([-2.0]), 0.125)
@@ -44,14 +41,8 @@ def speckle_noise(images: np.ndarray, normal: np.ndarray, deviation: float) -> n
     """Add noise in proportion to the value: x + x·deviation·z.
 
     Args:
-        images: float32 [N, H, W, C] in [0, 1].
         normal: float32 [N, H, W, C], standard normal z.
         deviation: standard deviation of the noise, relative to the value.
-
-    Returns:
-        float32 [N, H, W, C], not clipped.
-
-    Source: Hendrycks & Dietterich (2019), appendix B.
 
     Example:
         >>> speckle_noise(np.float32([0.5, 0.0]), np.float32([-2.0, 1.0]), 0.125)
@@ -64,14 +55,9 @@ def shot_noise(images: np.ndarray, counts: np.ndarray, photons: float) -> np.nda
     """Turn counted photons back into values: k / photons.
 
     Args:
-        images: float32 [N, H, W, C]; unused, since the counts already hold them.
+        images: unused, since the counts already hold them.
         counts: float32 [N, H, W, C], whole numbers from `draw_counts`.
         photons: photons that a white pixel receives on average.
-
-    Returns:
-        float32 [N, H, W, C], not clipped.
-
-    Source: Hendrycks & Dietterich (2019), appendix B.
 
     Example:
         >>> shot_noise(np.float32([0.5]), np.float32([20.0]), 50)
@@ -84,14 +70,8 @@ def impulse_noise(images: np.ndarray, uniform: np.ndarray, amount: float) -> np.
     """Replace a fraction of the values, half by 0 (pepper) and half by 1 (salt).
 
     Args:
-        images: float32 [N, H, W, C] in [0, 1].
         uniform: float32 [N, H, W, C] in [0, 1); the lowest become pepper, the highest salt.
         amount: fraction replaced, counted per channel.
-
-    Returns:
-        float32 [N, H, W, C].
-
-    Source: Hendrycks & Dietterich (2019), appendix B.
 
     Example:
         >>> impulse_noise(np.float32([0.5, 0.5, 0.5]), np.float32([0.01, 0.5, 0.99]), 0.1)

@@ -1,4 +1,4 @@
-"""Spatter: drops of water or mud on the lens."""
+"""Spatter: drops of water or mud on the lens; `Level` says what all corruptions share."""
 
 import numpy as np
 from scipy import ndimage
@@ -50,19 +50,11 @@ def water(
     """Add pale turquoise drops, shaded as if lit from one corner.
 
     Args:
-        images: float32 [N, H, W, C] in [0, 1].
-        normal: float32 [N, H, W], standard normal.
-        mean: of the noise; see `liquid_layer`, as for the next three.
-        deviation: of the noise.
-        sigma: of the smoothing, in pixels.
-        threshold: of the liquid.
+        normal, mean, deviation, sigma, threshold: of the liquid; see `liquid_layer`.
         intensity: of the brightest point of the drops.
 
-    Returns:
-        float32 [N, H, W, C], not clipped.
-
-    Source: Hendrycks & Dietterich (2019), appendix B. Where they detect the drops' edges by Canny's
-    method, here an edge is a wet pixel beside a dry one.
+    Where the published drops' edges are found by Canny's method, here an edge is a wet pixel
+    beside a dry one.
 
     Example:
         >>> dry = np.full((1, 16, 16), -9.0, np.float32)
@@ -88,18 +80,8 @@ def mud(
     """Cover the image with brown drops.
 
     Args:
-        images: float32 [N, H, W, C] in [0, 1].
-        normal: float32 [N, H, W], standard normal.
-        mean: of the noise; see `liquid_layer`, as for the next three.
-        deviation: of the noise.
-        sigma: of the smoothing, in pixels.
-        threshold: of the liquid.
+        normal, mean, deviation, sigma, threshold: of the liquid; see `liquid_layer`.
         softness: standard deviation, in pixels, of the Gaussian that smooths the drops' edges.
-
-    Returns:
-        float32 [N, H, W, C] in [0, 1].
-
-    Source: Hendrycks & Dietterich (2019), appendix B.
 
     Example:
         >>> flood = np.full((1, 16, 16), 9.0, np.float32)

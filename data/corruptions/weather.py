@@ -1,4 +1,4 @@
-"""Snow, frost and fog."""
+"""Snow, frost and fog; `Level` says what all corruptions share."""
 
 import functools
 import importlib.util
@@ -36,7 +36,6 @@ def snow(
     """Whiten the image, then add falling flakes and the same flakes turned by half a turn.
 
     Args:
-        images: float32 [N, H, W, C] in [0, 1].
         flakes: float32 [N, H, W, 1], standard normal.
         angles: float [N], degrees, the direction in which the flakes are blurred.
         mean: of the layer of flakes.
@@ -46,11 +45,6 @@ def snow(
         radius: of the motion blur, in pixels.
         sigma: of the motion blur, in pixels.
         keep: share of the image that is not whitened.
-
-    Returns:
-        float32 [N, H, W, C], not clipped.
-
-    Source: Hendrycks & Dietterich (2019), appendix B.
 
     Example:
         >>> grey, none = np.full((1, 16, 16, 1), 0.5, np.float32), np.zeros((1, 16, 16, 1))
@@ -117,15 +111,9 @@ def frost(images: np.ndarray, crops: np.ndarray, image_share: float, share: floa
     """Lay a photograph of frost over the image: image_share·x + share·crop.
 
     Args:
-        images: float32 [N, H, W, C] in [0, 1].
         crops: float32 [N, H, W, C] in [0, 1].
         image_share: weight of the image.
         share: weight of the frost.
-
-    Returns:
-        float32 [N, H, W, C], not clipped.
-
-    Source: Hendrycks & Dietterich (2019), appendix B.
 
     Example:
         >>> frost(np.float32([0.5]), np.float32([1.0]), 0.5, 0.25)
@@ -176,15 +164,10 @@ def fog(images: np.ndarray, noise: np.ndarray, amount: float, decay: float) -> n
     """Add a plasma fractal and scale back: (x + amount·plasma)·max/(max + amount).
 
     Args:
-        images: float32 [N, H, W, C] in [0, 1]; max is taken over each image.
+        images: max is taken over each of them, and is not exceeded.
         noise: float32 [N, S, S] in [-1, 1], S a power of two, at least H and W.
         amount: thickness of the fog.
         decay: see `plasma_fractal`.
-
-    Returns:
-        float32 [N, H, W, C], at most each image's max.
-
-    Source: Hendrycks & Dietterich (2019), appendix B.
 
     Example:
         >>> noise = np.random.default_rng(0).uniform(-1, 1, (1, 16, 16)).astype(np.float32)

@@ -1,6 +1,7 @@
 """Tests of generating corrupted sets, of the command line, and of the readers."""
 
 import gc
+import io
 import json
 import pathlib
 import subprocess
@@ -29,9 +30,9 @@ LABELS = np.array([0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 1], np.int32)
 ROOT = pathlib.Path(command.__file__).parents[1]
 
 
-def generate(folder, **changed):
+def generate(folder, images=IMAGES, labels=LABELS, **changed):
     arguments = {"corruptions": "fog,glass_blur", "severities": (1, 4), "examples": 6, "seed": 3}
-    return generate_corrupted(IMAGES, LABELS, folder, dataset="toy", **{**arguments, **changed})
+    return generate_corrupted(images, labels, folder, dataset="toy", **{**arguments, **changed})
 
 
 def contents(folder):
@@ -59,46 +60,25 @@ def test_chooses_the_first_of_each_class():
     np.testing.assert_array_equal(choose_examples(LABELS, 11), np.delete(np.arange(12), 5))
 
 
-@pytest.mark.parametrize("examples", [0, -1, 13])
-def test_refuses_too_few_or_many_examples(examples):
-    with pytest.raises(ValueError, match=f"1 to 12.*Received: examples={examples}"):
-        choose_examples(LABELS, examples)
-
-
-def test_generated_set_has_the_published_layout(tmp_path):
+def test_generated_set_has_the_published_layout_and_reads_back(tmp_path):
     manifest = generate(tmp_path)
     chosen = [0, 1, 6, 7, 8, 9]
-    assert sorted(contents(tmp_path)) == [
-        "fog.npy",
-        "glass_blur.npy",
-        "labels.npy",
-        "manifest.json",
-    ]
+    files = ["fog.npy", "glass_blur.npy", "labels.npy", "manifest.json"]
+    assert sorted(contents(tmp_path)) == files
     np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), np.tile(LABELS[chosen], 2))
-    for name in ("fog", "glass_blur"):
-        expected = [
-            corrupt(IMAGES[chosen], name, severity=severity, seed=3, indices=chosen)
-            for severity in (1, 4)
-        ]
-        np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), np.concatenate(expected))
+    parts = list(read_corrupted(tmp_path, corruptions="fog,glass_blur"))
+    order = [(name, severity) for name in ("fog", "glass_blur") for severity in (1, 4)]
+    assert [(part.corruption, part.severity) for part in parts] == order
+    for name, severity, images, labels in parts:
+        expected = corrupt(IMAGES[chosen], name, severity=severity, seed=3, indices=chosen)
+        np.testing.assert_array_equal(images, expected)
+        np.testing.assert_array_equal(labels, LABELS[chosen])
     assert manifest == json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["name"] == "toy + corruptions (generated)" and manifest["generated"] is True
-    assert manifest["severities"] == [1, 4] and manifest["seed"] == 3
     assert "numpy" in manifest["corruptions"]["fog"]
-
-
-def test_generated_set_reads_back(tmp_path):
-    generate(tmp_path)
     found = open_corrupted(tmp_path)
-    assert found.generated and found.name == "toy + corruptions (generated)"
+    assert found.generated and found.name == manifest["name"] == "toy + corruptions (generated)"
     assert found.dataset == "toy" and found.seed == 3
     assert found.corruptions == ("glass_blur", "fog") and found.severities == (1, 4)
-    parts = list(read_corrupted(tmp_path, corruptions="fog"))
-    assert [(part.corruption, part.severity) for part in parts] == [("fog", 1), ("fog", 4)]
-    chosen = choose_examples(LABELS, 6)
-    expected = corrupt(IMAGES[chosen], "fog", severity=4, seed=3, indices=chosen)
-    np.testing.assert_array_equal(parts[1].images, expected)
-    np.testing.assert_array_equal(parts[1].labels, LABELS[chosen])
 
 
 def test_spawned_processes_and_portions_write_the_same_bytes(tmp_path, monkeypatch):
@@ -150,6 +130,7 @@ def test_corruptions_may_be_added_and_damage_is_mended(tmp_path):
         ({"seed": 4}, "seed: there 3, asked 4"),
         ({"severities": (1, 5)}, r"severities: there \[1, 4\], asked \[1, 5\]"),
         ({"examples": 7}, "examples: there 6, asked 7"),
+        ({"images": IMAGES[::-1]}, "examples_sha256: there"),
     ],
 )
 def test_another_request_is_refused(tmp_path, changed, message):
@@ -158,14 +139,6 @@ def test_another_request_is_refused(tmp_path, changed, message):
     with pytest.raises(ValueError, match=message):
         generate(tmp_path, **changed)
     assert contents(tmp_path) == before
-
-
-def test_other_images_are_refused(tmp_path):
-    generate(tmp_path)
-    with pytest.raises(ValueError, match="examples_sha256: there"):
-        generate_corrupted(
-            IMAGES[::-1], LABELS, tmp_path, dataset="toy", severities=(1, 4), examples=6, seed=3
-        )
 
 
 def test_a_published_folder_is_never_written_to(tmp_path):
@@ -177,42 +150,35 @@ def test_a_published_folder_is_never_written_to(tmp_path):
 
 def test_what_is_skipped_is_written_down(tmp_path, monkeypatch):
     monkeypatch.setattr(weather.importlib.util, "find_spec", lambda name: None)
-    manifest = generate_corrupted(
-        IMAGES[..., :1], LABELS, tmp_path, dataset="toy", corruptions="frost,saturate,fog"
-    )
+    manifest = generate(tmp_path, IMAGES[..., :1], corruptions="frost,saturate,fog")
     assert set(manifest["skipped"]) == {"frost", "saturate"}
     assert "pip install" in manifest["skipped"]["frost"]
     assert open_corrupted(tmp_path).skipped == manifest["skipped"]
     with pytest.raises(FileNotFoundError, match="no saturate.npy: grey images have no saturation"):
         read_corrupted(tmp_path, corruptions="saturate")
     with pytest.raises(ValueError, match="all is skipped .*frost: .*saturate: "):
-        generate_corrupted(
-            IMAGES[..., :1], LABELS, tmp_path / "b", dataset="toy", corruptions="frost,saturate"
-        )
+        generate(tmp_path / "b", IMAGES[..., :1], corruptions="frost,saturate")
     assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"corruptions": "rain"}, "Received: 'rain'"),
-        ({"severities": (1, 1)}, r"different whole numbers .*Received: \[1, 1\]"),
-        ({"severities": ()}, r"Received: \[\]"),
-        ({"processes": 0}, "Received: processes=0"),
-        ({"seed": -2}, "Received: seed=-2"),
-        ({"examples": 13}, "Received: examples=13"),
+        ({"corruptions": "rain"}, "'rain'"),
+        ({"severities": (1, 1)}, r"\[1, 1\]"),
+        ({"severities": ()}, r"\[\]"),
+        ({"processes": 0}, "processes=0"),
+        ({"seed": -2}, "seed=-2"),
+        *(({"examples": examples}, f"1 to 12.*examples={examples}") for examples in (0, -1, 13)),
+        ({"labels": LABELS[:-1]}, r"shape \[11\]"),
+        ({"labels": LABELS.astype(float)}, "float64"),
+        ({"labels": LABELS - 1}, "at least 0"),
     ],
 )
 def test_refuses_bad_requests_before_writing(tmp_path, changed, message):
     with pytest.raises(ValueError, match=message):
         generate(tmp_path / "new", **changed)
     assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.parametrize("labels", [LABELS[:-1], LABELS.astype(float), LABELS - 1])
-def test_refuses_bad_labels(tmp_path, labels):
-    with pytest.raises(ValueError, match="12 whole numbers of at least 0"):
-        generate_corrupted(IMAGES, labels, tmp_path, dataset="toy")
 
 
 def test_published_set_reads_back(tmp_path):
@@ -230,52 +196,48 @@ def test_published_set_reads_back(tmp_path):
 
 
 def test_reading_does_not_fill_the_memory(tmp_path):
-    folder = publish(tmp_path, images=400)
+    folder = publish(tmp_path, images=100)
     tracemalloc.start()
-    for part in read_corrupted(folder):
+    for part in read_corrupted(folder, severities=(1, 5)):
         int(part.images[-1].max())
         gc.collect()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # Each of the two files holds 6 MB.
-    assert peak < 1_000_000
+    # Each of the two files holds 1.5 MB.
+    assert peak < 300_000
 
 
-def damage(folder, kind):
-    file = folder / "fog.npy"
-    if kind == "truncated":
-        file.write_bytes(file.read_bytes()[:-100])
-    elif kind == "empty":
-        file.write_bytes(b"")
-    elif kind == "no array":
-        file.write_bytes(b"not an array at all")
-    elif kind == "header":
-        # Of a text that is cut short Python's tokenizer says so in an exception of its own.
-        file.write_bytes(file.read_bytes().replace(b"{'descr'", b"((((((((", 1))
-    elif kind == "archive header":
-        file.write_bytes(b"PK\x03\x04" + bytes(200))
-    elif kind == "pickled":
-        np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    elif kind == "archive":
-        with file.open("wb") as stream:
-            np.savez(stream, images=np.zeros(3))
-    elif kind == "float":
-        np.save(file, np.zeros((15, 32, 32, 3), np.float32))
-    elif kind == "flat":
-        np.save(file, np.zeros((15, 3072), np.uint8))
-    elif kind == "short":
-        np.save(file, np.zeros((14, 32, 32, 3), np.uint8))
+def _archive() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, images=np.zeros(3))
+    return stream.getvalue()
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        *("truncated", "empty", "no array", "header", "archive header", "pickled", "archive"),
-        *("float", "flat", "short"),
-    ],
-)
-def test_damaged_arrays_are_named(tmp_path, kind):
-    damage(publish(tmp_path), kind)
+def _array(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+DAMAGES = {
+    "truncated": lambda whole: whole[:-100],
+    "empty": lambda whole: b"",
+    "no array": lambda whole: b"not an array at all",
+    # Of a text that is cut short Python's tokenizer says so in an exception of its own.
+    "header": lambda whole: whole.replace(b"{'descr'", b"((((((((", 1),
+    "archive header": lambda whole: b"PK\x03\x04" + bytes(200),
+    "pickled": lambda whole: _array(np.array([{"a": 1}], dtype=object)),
+    "archive": lambda whole: _archive(),
+    "float": lambda whole: _array(np.zeros((15, 32, 32, 3), np.float32)),
+    "flat": lambda whole: _array(np.zeros((15, 3072), np.uint8)),
+    "short": lambda whole: _array(np.zeros((14, 32, 32, 3), np.uint8)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_arrays_are_named(tmp_path, damage):
+    file = publish(tmp_path) / "fog.npy"
+    file.write_bytes(DAMAGES[damage](file.read_bytes()))
     with pytest.raises(ValueError, match=r"fog\.npy"):
         list(read_corrupted(tmp_path))
     # The other file is sound.
@@ -283,20 +245,15 @@ def test_damaged_arrays_are_named(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"),
+    "labels",
     [
-        (np.zeros(15), "whole numbers"),
-        (np.zeros((5, 3), int), "whole numbers"),
-        (np.zeros(0, int), "whole numbers"),
-        (np.zeros(14, int), "no multiple of the 5"),
-        (np.arange(15), "repeat the same labels"),
-        (np.full(15, -1), "0 or more"),
-        (np.array([None] * 15), "Python objects"),
+        *(np.zeros(15), np.zeros((5, 3), int), np.zeros(0, int), np.zeros(14, int)),
+        *(np.arange(15), np.full(15, -1), np.array([None] * 15)),
     ],
 )
-def test_unsound_labels_are_named(tmp_path, labels, message):
+def test_unsound_labels_are_named(tmp_path, labels):
     np.save(publish(tmp_path) / "labels.npy", labels, allow_pickle=True)
-    with pytest.raises(ValueError, match=rf"labels\.npy .*{message}"):
+    with pytest.raises(ValueError, match=r"labels\.npy "):
         read_corrupted(tmp_path)
 
 
@@ -327,7 +284,7 @@ def test_bad_manifests_are_named(tmp_path, text):
 
 def test_a_severity_that_was_not_generated_is_refused(tmp_path):
     generate(tmp_path)
-    with pytest.raises(ValueError, match=r"has the severities \[1, 4\]. Received: \[2\]"):
+    with pytest.raises(ValueError, match=r"\[1, 4\].*\[2\]"):
         read_corrupted(tmp_path, severities=[2])
 
 
@@ -385,10 +342,8 @@ def run(*arguments):
 
 def test_command_writes_the_digits(tmp_path, capsys):
     folder = tmp_path / "digits-c"
-    status = run(
-        "dataset=digits", f"output_dir={folder}", "corruptions=saturate,contrast", "examples=20",
-        "severities=2,5", "seed=1", "processes=1",
-    )  # fmt: skip
+    asked = ["corruptions=saturate,contrast", "examples=20", "severities=2,5", "seed=1"]
+    status = run("dataset=digits", f"output_dir={folder}", "processes=1", *asked)
     output = capsys.readouterr()
     assert status == 0
     assert output.out.startswith("digits + corruptions (generated): 1 corruptions of 20 images")
@@ -405,13 +360,13 @@ def test_command_writes_the_digits(tmp_path, capsys):
     ("argument", "message"),
     [
         ("dataset=mnist1d", "mnist1d"),
-        ("corruptions=rain", "Received: 'rain'"),
-        ("severities=1,six", "Received: '1,six'"),
-        ("severities=9", "Received: [9]"),
-        ("examples=100000", "Received: examples=100000"),
-        ("examples=ten", "invalid int value"),
-        ("processes=0", "Received: processes=0"),
-        ("colour=red", "unrecognized arguments"),
+        ("corruptions=rain", "'rain'"),
+        ("severities=1,six", "'1,six'"),
+        ("severities=9", "[9]"),
+        ("examples=100000", "examples=100000"),
+        ("examples=ten", "'ten'"),
+        ("processes=0", "processes=0"),
+        ("colour=red", "--colour=red"),
         ("output_dir=/dev/null/x", "/dev/null"),
     ],
 )
@@ -429,10 +384,10 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path, capsys, argument, m
 
 
 def test_command_runs_as_a_module(tmp_path):
+    asked = ["--corruptions=contrast", "--severities=1", "--examples=10", "--processes=2"]
+    command_line = ["-m", "data.corrupt", "--dataset=digits", f"--output_dir={tmp_path}", *asked]
     ran = subprocess.run(
-        [sys.executable, "-m", "data.corrupt", "--dataset=digits", f"--output_dir={tmp_path}",
-         "--corruptions=contrast", "--severities=1", "--examples=10", "--processes=2"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, *command_line], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 0, ran.stderr
     assert open_corrupted(tmp_path).examples == 10

@@ -1,8 +1,6 @@
 """Tests of the corruptions, one image operation at a time and all together."""
 
 import contextlib
-import doctest
-import importlib
 import io
 import os
 import pathlib
@@ -26,7 +24,6 @@ from data.corruptions import (
     corrupt,
     corruption_names,
     digital,
-    noise,
     skipped,
     spatter,
     weather,
@@ -37,19 +34,23 @@ from data.corruptions.severities import LEVELS
 # Their constants do not grow: elastic_transform trades the moves of three points, largest at
 # severity 1, for the smooth field.
 NOT_MONOTONE = ("elastic_transform",)
+ROOT = pathlib.Path(weather.__file__).parents[2]
 DETERMINISTIC = tuple(name for name in ALL19 if LEVELS[name][0].draw is None)
 
 
 @pytest.fixture(autouse=True)
 def frost_files(tmp_path_factory, monkeypatch):
-    """Two made-up photographs of frost, so that nothing depends on an optional package."""
-    folder = tmp_path_factory.mktemp("frost")
+    """Two made-up photographs, in place of the package whose photographs of frost are used."""
+    folder = tmp_path_factory.mktemp("packages") / "imagecorruptions" / "frost"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    (folder / "frost.py").touch()
     files = (folder / "frost1.png", folder / "frost2.png")
     for number, file in enumerate(files):
         texture = np.random.default_rng(number).integers(60, 255, (340, 500, 3), dtype=np.uint8)
         Image.fromarray(texture).save(file)
-    monkeypatch.setattr(weather, "frost_photographs", lambda: files)
-    monkeypatch.setattr(apply_module, "frost_photographs", lambda: files)
+    monkeypatch.delitem(sys.modules, "imagecorruptions", raising=False)
+    monkeypatch.syspath_prepend(str(folder.parents[1]))
     return files
 
 
@@ -72,8 +73,7 @@ def change(before, after):
 
 @pytest.mark.parametrize("name", ALL19)
 @pytest.mark.parametrize(
-    "shape",
-    [(16, 16, 3), (16, 16, 1), (28, 28, 1), (32, 32, 3), (64, 64, 3), (20, 33, 3), (96, 24, 1)],
+    "shape", [(16, 16, 1), (28, 28, 1), (32, 32, 3), (64, 64, 3), (20, 33, 3), (96, 24, 1)]
 )
 def test_works_at_every_size(name, shape):
     height, width, channels = shape
@@ -100,22 +100,15 @@ def test_severity_5_changes_more_than_severity_1(name, channels):
 
 
 @pytest.mark.parametrize("name", ALL19)
-def test_an_image_depends_on_its_index_and_not_on_its_batch(name):
-    images = pictures(count=9)
+def test_an_image_depends_on_its_index_and_not_on_its_batch(name, monkeypatch):
+    images = pictures(count=9, height=16, width=18)
     together = corrupt(images, name, severity=3, seed=5)
     order = np.array([8, 2, 5])
     chosen = corrupt(images[order], name, severity=3, seed=5, indices=order)
     np.testing.assert_array_equal(chosen, together[order])
-    alone = [corrupt(images[i : i + 1], name, severity=3, seed=5, indices=[i]) for i in range(9)]
-    np.testing.assert_array_equal(np.concatenate(alone), together)
-
-
-@pytest.mark.parametrize("name", ALL19)
-def test_portions_of_a_large_batch_change_nothing(name, monkeypatch):
-    images = pictures(count=7, height=16, width=16, channels=1)
-    whole = corrupt(images, name, severity=4, seed=1)
-    monkeypatch.setattr(apply_module, "_PIXELS_AT_ONCE", 2 * 16 * 16)
-    np.testing.assert_array_equal(corrupt(images, name, severity=4, seed=1), whole)
+    # Nor on the portions in which a large batch is worked on.
+    monkeypatch.setattr(apply_module, "_PIXELS_AT_ONCE", 2 * 16 * 18)
+    np.testing.assert_array_equal(corrupt(images, name, severity=3, seed=5), together)
 
 
 @pytest.mark.parametrize("name", ALL19)
@@ -136,12 +129,12 @@ def test_noises_have_their_mean_and_deviation(severity):
     level = 102
     value = level / 255
     images = np.full((40, 32, 32, 3), level, np.uint8)
-    deviations = {
-        "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10)[severity - 1],
-        "speckle_noise": value * (0.06, 0.10, 0.12, 0.16, 0.20)[severity - 1],
-        "shot_noise": (value / (500, 250, 100, 75, 50)[severity - 1]) ** 0.5,
-    }
-    for name, deviation in deviations.items():
+    for name, deviation_of in {
+        "gaussian_noise": lambda constant: constant,
+        "speckle_noise": lambda constant: value * constant,
+        "shot_noise": lambda photons: (value / photons) ** 0.5,
+    }.items():
+        deviation = deviation_of(*LEVELS[name][severity - 1].constants)
         corrupted = corrupt(images, name, severity=severity, seed=3) / 255
         rounding = 1 / 12 / 255**2
         assert corrupted.mean() == pytest.approx(value, abs=5 * deviation / images.size**0.5)
@@ -149,12 +142,11 @@ def test_noises_have_their_mean_and_deviation(severity):
         assert corrupted.var() == pytest.approx(deviation**2 + rounding, rel=0.05), name
 
 
-@pytest.mark.parametrize(
-    ("severity", "amount"), [(1, 0.01), (2, 0.02), (3, 0.03), (4, 0.05), (5, 0.07)]
-)
-def test_impulse_noise_is_half_salt_half_pepper(severity, amount):
+@pytest.mark.parametrize("severity", [1, 5])
+def test_impulse_noise_is_half_salt_half_pepper(severity):
     images = np.full((60, 32, 32, 3), 99, np.uint8)
     corrupted = corrupt(images, "impulse_noise", severity=severity, seed=3)
+    (amount,) = LEVELS["impulse_noise"][severity - 1].constants
     for extreme in (0, 255):
         assert (corrupted == extreme).mean() == pytest.approx(amount / 2, rel=0.1)
     assert set(np.unique(corrupted)) == {0, 99, 255}
@@ -174,8 +166,8 @@ def test_colours_equal_scikit_image(severity):
     images[0, 0, :3] = [[0, 0, 0], [0.5, 0.5, 0.5], [1, 1, 1]]
     hsv = color.rgb2hsv(images.astype(np.float64))
     brighter, saturated = hsv.copy(), hsv.copy()
-    amount = (0.05, 0.10, 0.15, 0.20, 0.30)[severity - 1]
-    factor, offset = ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2))[severity - 1]
+    (amount,) = LEVELS["brightness"][severity - 1].constants
+    factor, offset = LEVELS["saturate"][severity - 1].constants
     brighter[..., 2] = np.clip(hsv[..., 2] + amount, 0, 1)
     saturated[..., 1] = np.clip(hsv[..., 1] * factor + offset, 0, 1)
     for name, expected in (("brightness", brighter), ("saturate", saturated)):
@@ -184,11 +176,10 @@ def test_colours_equal_scikit_image(severity):
         np.testing.assert_allclose(ours, color.hsv2rgb(expected), atol=2e-6)
 
 
-@pytest.mark.parametrize("severity", SEVERITIES)
-def test_gaussian_blur_equals_scikit_image(severity):
+@pytest.mark.parametrize("sigma", [0.4, 1.0])
+def test_gaussian_blur_equals_scikit_image(sigma):
     filters = pytest.importorskip("skimage.filters")
     images = fractions()
-    sigma = (0.4, 0.6, 0.7, 0.8, 1.0)[severity - 1]
     expected = [filters.gaussian(image, sigma=sigma, channel_axis=-1) for image in images]
     np.testing.assert_allclose(blur.gaussian_blur(images, sigma), expected, atol=1e-6)
 
@@ -212,11 +203,13 @@ def test_grey_brightness_by_hand():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("severity", SEVERITIES)
+@pytest.mark.parametrize("severity", [1, 5])
 def test_jpeg_and_pixelate_equal_pillow(severity, channels):
     images = pictures(channels=channels)
-    quality = (80, 65, 58, 50, 40)[severity - 1]
-    side = int(32 * (0.95, 0.90, 0.85, 0.75, 0.65)[severity - 1])
+    (quality,), (scale,) = (
+        LEVELS[name][severity - 1].constants for name in ("jpeg_compression", "pixelate")
+    )
+    side = int(32 * scale)
     jpegs = corrupt(images, "jpeg_compression", severity=severity, seed=0)
     blocks = corrupt(images, "pixelate", severity=severity, seed=0)
     for image, jpeg, block in zip(images, jpegs, blocks, strict=True):
@@ -328,20 +321,7 @@ def test_frost_lays_a_crop_over_the_image(frost_files):
     assert white.min() >= round(0.75 * 255)
 
 
-def test_frost_uses_the_real_photographs_where_they_are_installed(monkeypatch):
-    monkeypatch.undo()
-    if weather.frost_photographs():
-        assert skipped("frost", channels=3) is None
-        names = [file.name for file in weather.frost_photographs()]
-        assert len(names) == 6 and names == sorted(names)
-        images = pictures(count=2, height=64, width=64)
-        assert change(images, corrupt(images, "frost", severity=5, seed=0)) > 10
-    else:
-        assert "imagecorruptions-imaug" in skipped("frost", channels=3)
-
-
 def test_frost_without_photographs_is_skipped_by_name(monkeypatch):
-    monkeypatch.undo()
     monkeypatch.setattr(weather.importlib.util, "find_spec", lambda name: None)
     assert "pip install imagecorruptions-imaug" in skipped("frost", channels=3)
     with pytest.raises(ModuleNotFoundError, match="pip install imagecorruptions-imaug"):
@@ -434,8 +414,10 @@ def test_mud_covers_whole_drops_and_nothing_else():
     assert grey[0, 14, 14, 0] * 255 == pytest.approx(0.299 * 63 + 0.587 * 42 + 0.114 * 20, abs=1e-3)
 
 
-def test_equals_an_independent_package():
+def test_equals_an_independent_package(monkeypatch):
     """Ours equal theirs with the constants that they have built in, those for 224 pixels."""
+    # The package itself, not the one that was made up.
+    monkeypatch.undo()
     reference = pytest.importorskip("imagecorruptions.corruptions")
     images = pictures(count=2, height=48, width=48)
     ours = np.divide(images, 255, dtype=np.float32)
@@ -459,40 +441,32 @@ def test_equals_an_independent_package():
         np.testing.assert_allclose(mine[0], other, atol=1e-5)
 
 
-def test_plain_noises_by_hand():
-    image = np.full((16, 16, 1), 0.4, np.float32)
-    counts = noise.draw_counts(np.random.default_rng(0), image, 50)[0]
-    assert (counts == np.rint(counts)).all() and 15 < counts.mean() < 25
-
-
 def test_groups_hold_what_their_names_say():
-    assert [len(GROUPS[name]) for name in ("hendrycks15", "ovadia17", "all19")] == [15, 17, 19]
     assert set(GROUPS["all19"]) - set(GROUPS["ovadia17"]) == {"motion_blur", "snow"}
-    assert set(GROUPS["all19"]) - set(GROUPS["hendrycks15"]) == {
-        "speckle_noise", "gaussian_blur", "spatter", "saturate",
-    }  # fmt: skip
-    assert set(LEVELS) == set(ALL19) and {len(levels) for levels in LEVELS.values()} == {5}
+    more = {"speckle_noise", "gaussian_blur", "spatter", "saturate"}
+    assert set(GROUPS["all19"]) - set(GROUPS["hendrycks15"]) == more
     assert corruption_names(["fog", "all19"])[:2] == ("fog", "gaussian_noise")
+    assert {len(levels) for levels in LEVELS.values()} == {5}
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"corruption": "rain"}, "one of gaussian_noise, .*Received: corruption='rain'"),
-        ({"severity": 0}, "1, 2, 3, 4, 5. Received: .0."),
-        ({"severity": 6}, "Received: .6."),
-        ({"severity": "3"}, "Received: .'3'."),
-        ({"seed": -1}, "Received: seed=-1"),
-        ({"seed": 0.5}, "Received: seed=0.5"),
-        ({"indices": [0]}, "4 whole numbers"),
-        ({"indices": [0, 1, 2, -3]}, "at least 0"),
+        ({"corruption": "rain"}, "corruption='rain'"),
+        ({"severity": 0}, ".0."),
+        ({"severity": 6}, ".6."),
+        ({"severity": "3"}, ".'3'."),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 0.5}, "seed=0.5"),
+        ({"indices": [0]}, "shape .1."),
+        ({"indices": [0, 1, 2, -3]}, "indices"),
         ({"indices": [0.0, 1.0, 2.0, 3.0]}, "float64"),
-        ({"images": pictures().astype(np.float32)}, "uint8. Received: float32"),
-        ({"images": pictures().tolist()}, "uint8. Received: list"),
-        ({"images": pictures()[0]}, "Received: shape .32, 32, 3."),
-        ({"images": pictures(channels=2)}, "C 1 or 3"),
-        ({"images": pictures(height=15)}, "at least 16"),
-        ({"images": pictures(1, width=97)}, "at most 96 pixels, .* imagecorruptions-imaug"),
+        ({"images": pictures().astype(np.float32)}, "float32"),
+        ({"images": pictures().tolist()}, "list"),
+        ({"images": pictures()[0]}, ".32, 32, 3."),
+        ({"images": pictures(channels=2)}, ".4, 32, 32, 2."),
+        ({"images": pictures(height=15)}, ".4, 15, 32, 3."),
+        ({"images": pictures(1, width=97)}, ".1, 32, 97, 3.*imagecorruptions-imaug"),
     ],
 )
 def test_refuses_bad_input(changed, message):
@@ -550,21 +524,11 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path, how):
                     os.kill(worker, signal.SIGKILL)
 
 
-def test_corruptions_import_no_tensorflow():
-    """Each worker process imports them, and TensorFlow takes seconds."""
-    code = (
-        "import importlib, sys, types; data = types.ModuleType('data');"
-        f"data.__path__ = [{str(pathlib.Path(weather.__file__).parents[1])!r}];"
-        "sys.modules['data'] = data; importlib.import_module('data.corruptions.generation');"
-        "sys.exit('tensorflow' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_workers_import_no_tensorflow():
+    """Each imports the module of the command again, and TensorFlow takes seconds."""
+    code = "import data.corrupt, sys; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["apply", "blur", "colour", "digital", "generation", "groups", "noise", "spatter", "weather"],
-)
-def test_examples_in_docstrings_run(module):
-    results = doctest.testmod(importlib.import_module(f"data.corruptions.{module}"))
-    assert results.attempted and not results.failed
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__]))

@@ -15,11 +15,7 @@ def _encoded(image: np.ndarray, kind: str) -> tf.Tensor:
     return tf.constant(buffer.getvalue())
 
 
-def _whole(shape: tf.Tensor) -> tf.Tensor:
-    return tf.stack([0, 0, shape[0], shape[1]])
-
-
-def test_shift_and_flip_as_numpy_does(photographs):
+def test_shift_and_flip_as_numpy_does_and_the_same_in_a_graph_and_in_tf_data(photographs):
     shifts, flips = crops.draw_shifts(len(photographs), seed=tf.constant([3, 1]))
     assert 0 < np.sum(flips) < len(flips)
     padded = np.pad(photographs, [(0, 0), (4, 4), (4, 4), (0, 0)])
@@ -27,25 +23,12 @@ def test_shift_and_flip_as_numpy_does(photographs):
         image[top : top + 37, left : left + 50][:, :: -1 if flip else 1]
         for image, (top, left), flip in zip(padded, shifts.numpy(), flips.numpy(), strict=True)
     ]
-    moved = crops.shift_and_flip(tf.constant(photographs), shifts, flips)
-    assert moved.dtype == tf.uint8
-    np.testing.assert_array_equal(moved, expected)
-
-
-def test_shift_and_flip_is_the_same_in_a_graph_and_in_tf_data(photographs):
-    arguments = (photographs, *crops.draw_shifts(len(photographs), seed=tf.constant([3, 1])))
-    eager = crops.shift_and_flip(*map(tf.constant, arguments))
-    np.testing.assert_array_equal(tf.function(crops.shift_and_flip)(*arguments), eager)
+    arguments = (tf.constant(photographs), shifts, flips)
     (mapped,) = tf.data.Dataset.from_tensors(arguments).map(crops.shift_and_flip)
-    np.testing.assert_array_equal(mapped, eager)
-
-
-def test_a_shift_of_the_padding_moves_nothing(photographs):
-    count = len(photographs)
-    moved = crops.shift_and_flip(
-        tf.constant(photographs), tf.fill([count, 2], crops.PADDING), tf.fill([count], False)
-    )
-    np.testing.assert_array_equal(moved, photographs)
+    graph = tf.function(crops.shift_and_flip)(*arguments)
+    for moved in (crops.shift_and_flip(*arguments), graph, mapped):
+        assert moved.dtype == tf.uint8
+        np.testing.assert_array_equal(moved, expected)
 
 
 def test_shifts_and_flips_are_uniform():
@@ -89,12 +72,7 @@ def test_the_window_in_the_middle(shape, fraction, window):
 
 def test_224_of_256_is_cut_out_as_it_is():
     image = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
-    decoded = crops.decode_window(
-        _encoded(image, "PNG"),
-        lambda shape: crops.centre_window(shape, fraction=0.875),
-        image_size=224,
-        antialias=False,
-    )
+    decoded = crops.View(224, 0.875, antialias=False).of(_encoded(image, "PNG"), 0)
     np.testing.assert_array_equal(decoded, image[16:240, 16:240])
 
 
@@ -110,15 +88,23 @@ def test_formats_are_decoded_as_by_pillow(photographs, kind):
     assert np.abs(expected[:, 5:42] - decoded.numpy()).mean() < (2.0 if kind == "JPEG" else 0.01)
 
 
+def test_each_image_has_a_window_of_its_own_and_half_of_them_are_flipped():
+    png = _encoded(np.arange(0, 240, 4, np.uint8)[np.newaxis].repeat(60, axis=0), "PNG")
+    windows = [crops.View(9).of(png, number, tf.constant([0, 1])).numpy() for number in range(60)]
+    assert len(set(map(bytes, windows))) > 50
+    flipped = [window[0, 0, 0] > window[0, -1, 0] for window in windows]
+    assert 15 < sum(flipped) < 45
+
+
 def test_grey_becomes_rgb():
     image = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    decoded = crops.decode_window(_encoded(image, "PNG"), _whole, image_size=8, antialias=True)
+    decoded = crops.View(8).of(_encoded(image, "PNG"), 0)
     np.testing.assert_array_equal(decoded, image[..., np.newaxis].repeat(3, axis=-1))
 
 
 def test_smaller_images_are_filtered_as_by_pillow(photographs):
     image = photographs[3][:, :37]
-    decoded = crops.decode_window(_encoded(image, "PNG"), _whole, image_size=12, antialias=True)
+    decoded = crops.View(12).of(_encoded(image, "PNG"), 0)
     expected = np.array(Image.fromarray(image).resize((12, 12), Image.Resampling.BICUBIC), float)
     assert np.abs(expected - decoded.numpy()).max() <= 2.0
 

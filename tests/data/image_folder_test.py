@@ -1,5 +1,6 @@
-import dataclasses
 import io
+import re
+import shutil
 import struct
 import sys
 import zlib
@@ -12,7 +13,8 @@ from PIL import Image
 import data
 from data import corrupt as command
 from data.corruptions import corrupt
-from data.image_folder import ImageFiles
+from data.crops import View
+from data.image_folder import ImageFiles, problem_of
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -58,7 +60,7 @@ def test_parts_are_disjoint_and_stratified(folder):
         assert np.ptp(np.bincount(part.labels)) <= 1
         seen += numbers.tolist()
     assert sorted(seen) == list(range(60))
-    assert isinstance(splits.train, data.StreamedSplit) and isinstance(splits.holdout, data.Split)
+    assert not splits.train.source.in_memory and splits.holdout.source.in_memory
 
 
 def test_the_seed_moves_the_hold_out_but_not_the_test_images(folder):
@@ -78,13 +80,8 @@ def test_folders_train_and_test(tmp_path, test_folder):
     assert splits.counts() == {"train": 15, "holdout": 3, "test": 6}
     assert splits.class_names == CLASSES
     assert _numbers(data.in_memory(splits.test).images).tolist() == list(range(18, 24))
-
-
-def test_other_classes_in_the_test_folder_are_refused(tmp_path):
-    _fill(tmp_path / "train", 2)
-    _fill(tmp_path / "test", 2)
-    (tmp_path / "test" / "dog").mkdir()
-    with pytest.raises(ValueError, match="same classes. Received: dog in one of them only"):
+    (tmp_path / test_folder / "dog").mkdir()
+    with pytest.raises(ValueError, match="Received: dog"):
         _load(tmp_path)
 
 
@@ -96,60 +93,31 @@ def test_images_in_folders_below_a_class_belong_to_it(folder):
     assert sum(_load(folder, holdout_examples=9).counts().values()) == 61
 
 
-@pytest.mark.parametrize("crop_and_flip", [False, True])
-def test_training_batches_are_a_function_of_seed_and_epoch(tmp_path, crop_and_flip):
-    for number in range(12):
-        rng = np.random.default_rng(number)
-        path = tmp_path / CLASSES[number % 2] / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (24, 30, 3)).astype(np.uint8)).save(path)
-    train = _load(tmp_path, holdout_examples=2, crop_and_flip=crop_and_flip).train
-    options = {"batch_size": 4, "seed": 3, "epochs": 3}
-    whole = list(train.training_batches(**options).as_numpy_iterator())
-    assert len(whole) == len(train.training_batches(**options)) == 6
-    assert whole[0][0].shape == (4, 8, 8, 3) and whole[0][0].dtype == np.uint8
-    tf.random.set_seed(123)
-    resumed = train.training_batches(**options, initial_epoch=2).as_numpy_iterator()
-    for expected, received in zip(whole[4:], resumed, strict=True):
-        np.testing.assert_array_equal(expected[0], received[0])
-        np.testing.assert_array_equal(expected[1], received[1])
-    images = np.concatenate([images for images, _ in whole])
-    # Windows of 24 images are 24 pictures; without them there are only those of the files.
-    assert len({image.tobytes() for image in images}) == (24 if crop_and_flip else 8)
-    assert train.centre_fraction == (0.875 if crop_and_flip else 1.0)
-
-
-def test_workers_share_the_batches_of_a_single_one(folder):
-    train = _load(folder, holdout_examples=9, crop_and_flip=True).train
-    options = {"batch_size": 8, "seed": 0, "epochs": 1}
-    whole = np.concatenate([images for images, _ in train.training_batches(**options)])
-    shares = []
-    for worker in range(2):
-        context = tf.distribute.InputContext(2, worker, num_replicas_in_sync=2)
-        batches = train.training_batches(**options, input_context=context)
-        shares.append(np.stack([images for images, _ in batches]))
-    together = np.concatenate(shares, axis=1).reshape(whole.shape)
-    np.testing.assert_array_equal(together, whole)
-
-
-@dataclasses.dataclass(frozen=True)
-class CountedFiles(ImageFiles):
-    """Counts the files that are read."""
-
-    counter: list = dataclasses.field(default_factory=list)
-
-    def read(self, key):
-        with tf.control_dependencies([tf.py_function(self.counter.append, [key], [])]):
-            return super().read(tf.identity(key))
+def test_windows_are_trained_on_and_the_middle_is_measured_where_it_is_asked_for(folder):
+    for crop_and_flip, fraction in ((False, 1.0), (True, 0.875)):
+        splits = _load(folder, holdout_examples=9, crop_and_flip=crop_and_flip)
+        assert splits.train.crop_and_flip == splits.test.crop_and_flip == crop_and_flip
+        assert splits.train.source.view == splits.test.source.view == View(8, fraction, True)
 
 
 def test_no_more_files_are_read_than_the_next_batches_need(tmp_path):
+    numbers = []
+
+    class CountedFiles(ImageFiles):
+        def reader(self):
+            read = super().reader()
+
+            def counted(row, *crops):
+                with tf.control_dependencies([tf.py_function(numbers.append, [row], [])]):
+                    return read(tf.identity(row), *crops)
+
+            return counted
+
     _fill(tmp_path, 100)
-    train = _load(tmp_path, holdout_examples=9, crop_and_flip=True).train
-    source = CountedFiles(train.source.files, train.source.labels)
-    counted = dataclasses.replace(train, source=source)
-    batches = counted.training_batches(batch_size=4, seed=0, epochs=100)
-    assert len(counted) == 241 and not source.counter
+    source = _load(tmp_path, holdout_examples=9, crop_and_flip=True).train.source
+    source = CountedFiles(source.files, source.labels, source.view)
+    batches = data.Split(source).training_batches(batch_size=4, seed=0, epochs=100)
+    assert len(source) == 241 and not numbers
     # Without autotuning, which widens buffers while the consumer is slow, little is ahead: two
     # batches that wait, one being made, and what the threads of map hold. An epoch is 241 images.
     options = tf.data.Options()
@@ -157,28 +125,7 @@ def test_no_more_files_are_read_than_the_next_batches_need(tmp_path):
     options.experimental_optimization.inject_prefetch = False
     options.threading.private_threadpool_size = 2
     for taken, _ in enumerate(batches.with_options(options).take(5), start=1):
-        assert 4 * taken <= len(source.counter) <= 4 * taken + 40
-
-
-@pytest.mark.parametrize("skip", [False, True])
-def test_unreadable_files_are_named_and_counted(folder, skip):
-    (folder / "ant" / "0000.png").write_bytes(b"")
-    (folder / "bee" / "0001.png").write_bytes((folder / "bee" / "0002.png").read_bytes()[:-20])
-    _picture(folder / "cat" / "0003.jpg", 3, side=200)
-    jpeg = (folder / "cat" / "0003.jpg").read_bytes()
-    (folder / "cat" / "0003.jpg").write_bytes(jpeg[: len(jpeg) // 2])
-    (folder / "cat" / "notes.txt").write_text("no image")
-    if skip:
-        splits = _load(folder, holdout_examples=9, skip_unreadable=True)
-        assert sum(splits.counts().values()) == 58
-        assert "4 unreadable files left out" in splits.source
-        # What is left can indeed be read.
-        assert len(data.in_memory(splits.train)) == len(splits.train)
-        return
-    with pytest.raises(ValueError, match="4 of 62 files .* --skip_unreadable") as error:
-        _load(folder)
-    for name in ("ant/0000.png (empty)", "bee/0001.png", "cat/0003.jpg", "cat/notes.txt (no .jpg"):
-        assert name in str(error.value)
+        assert 4 * taken <= len(numbers) <= 4 * taken + 40
 
 
 def _encoded(kind, mode="RGB", **options) -> bytes:
@@ -230,6 +177,10 @@ def _without_its_end(encoded) -> bytes:
 
 
 BAD_FILES = {
+    "empty.png": (lambda: b"", "empty"),
+    "notes.txt": (lambda: b"no image", "no .jpg"),
+    "truncated.png": (lambda: _encoded("PNG")[:-20], "Truncated"),
+    "truncated.jpg": (lambda: _without_its_end(_encoded("JPEG")), "Invalid JPEG"),
     "truncated.bmp": (lambda: _without_its_end(_encoded("BMP")), "Input size should match"),
     "bit.bmp": (lambda: _encoded("BMP", "1"), "a BMP of 1 bit, .* save it as a PNG"),
     "palette.bmp": (lambda: _encoded("BMP", "P"), "a BMP with a palette, .* save it as a PNG"),
@@ -242,15 +193,23 @@ BAD_FILES = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_FILES)
-def test_what_tensorflow_cannot_decode_is_named(folder, name):
-    make, message = BAD_FILES[name]
-    file = folder / "ant" / name
-    file.write_bytes(make())
-    with pytest.raises(ValueError, match=f"1 of 61 files .*ant/{name} .*{message}") as error:
+def test_what_tensorflow_cannot_decode_is_named_and_counted(folder):
+    for name, (make, _) in BAD_FILES.items():
+        (folder / "ant" / name).write_bytes(make())
+    for file in (folder / "ant").iterdir():
+        problem = problem_of(file)
+        if file.name in BAD_FILES:
+            assert re.search(BAD_FILES[file.name][1], problem) and "\n" not in problem
+        else:
+            assert problem is None
+    with pytest.raises(
+        ValueError, match=f"{len(BAD_FILES)} of {60 + len(BAD_FILES)} files"
+    ) as error:
         _load(folder)
-    assert "\n" not in str(error.value)
-    assert _load(folder, holdout_examples=9, skip_unreadable=True).counts()["train"] == 41
+    assert "ant/bad_header.jpg (Invalid JPEG" in str(error.value)
+    splits = _load(folder, holdout_examples=9, skip_unreadable=True)
+    assert sum(splits.counts().values()) == 60
+    assert f"{len(BAD_FILES)} unreadable files" in splits.source
 
 
 GOOD_FILES = {
@@ -266,15 +225,16 @@ GOOD_FILES = {
 }
 
 
-@pytest.mark.parametrize("name", GOOD_FILES)
-def test_what_tensorflow_can_decode_is_read(tmp_path, name):
+def test_what_tensorflow_can_decode_is_read(tmp_path):
     _fill(tmp_path / "train", 4)
     _fill(tmp_path / "test", 4)
-    (tmp_path / "test" / "cat" / name).write_bytes(GOOD_FILES[name]())
+    for name, make in GOOD_FILES.items():
+        (tmp_path / "test" / "cat" / f"a_{name}").write_bytes(make())
     test = data.in_memory(_load(tmp_path, holdout_examples=3).test)
-    expected = np.asarray(Image.open(io.BytesIO(GOOD_FILES[name]())).convert("RGB"))[:, 8:56]
-    assert len(test) == 13
-    np.testing.assert_allclose(test.images[-1].mean((0, 1)), expected.mean((0, 1)), atol=3)
+    assert len(test) == 12 + len(GOOD_FILES)
+    for image, name in zip(test.images[12:], sorted(GOOD_FILES), strict=True):
+        expected = np.asarray(Image.open(io.BytesIO(GOOD_FILES[name]())).convert("RGB"))[:, 8:56]
+        np.testing.assert_allclose(image.mean((0, 1)), expected.mean((0, 1)), atol=3, err_msg=name)
 
 
 def test_links_are_followed(folder, tmp_path_factory):
@@ -305,16 +265,6 @@ def test_broken_links_and_circles_are_named(folder, tmp_path_factory):
     for name in ("bee/self", "bee/up", "cat/away/back"):
         assert f"{name} (a link to a folder that it is in)" in message
     assert _load(folder, holdout_examples=9, skip_unreadable=True).counts()["train"] == 41
-    (folder / "dog").symlink_to(folder / "nowhere")
-    with pytest.raises(ValueError, match="links that lead nowhere; .* Received: dog"):
-        _load(folder, skip_unreadable=True)
-
-
-def test_a_jpeg_with_something_behind_its_end_is_read(folder):
-    _picture(folder / "cat" / "0000.jpg", 7)
-    with open(folder / "cat" / "0000.jpg", "ab") as file:
-        file.write(bytes(5000))
-    assert sum(_load(folder, holdout_examples=9).counts().values()) == 61
 
 
 def test_the_command_corrupts_the_test_images_of_a_run(folder):
@@ -346,37 +296,25 @@ def _remove(folder, names):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "0.png").touch(), "1 images in .* have no label, .*: 0.png"),
-        (lambda folder: _remove(folder, ["bee"]), "has no image of bee"),
-        (lambda folder: _remove(folder, CLASSES), "has no image of ant, bee, cat"),
+        (lambda folder: (folder / "0.png").touch(), "1 images .*: 0.png"),
+        (lambda folder: _remove(folder, ["bee"]), "no image of bee"),
+        (lambda folder: _remove(folder, CLASSES), "no image of ant, bee, cat"),
+        (lambda folder: [shutil.rmtree(folder / name) for name in CLASSES], "Received: no folder"),
+        (lambda folder: [shutil.rmtree(folder / name) for name in CLASSES[1:]], "Received: ant"),
+        (lambda folder: _picture(folder / "dog" / "0.png", 0), "Received: 1 classes"),
+        (lambda folder: (folder / "dog").symlink_to(folder / "nowhere"), "Received: dog"),
+        (shutil.rmtree, "no folder /"),
     ],
 )
 def test_what_cannot_be_a_data_set_is_refused(folder, change, message):
     change(folder)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         _load(folder)
 
 
-def test_a_folder_with_one_class_or_none_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="at least 2. Received: no folder"):
-        _load(tmp_path)
-    _picture(tmp_path / "ant" / "0.png", 0)
-    with pytest.raises(ValueError, match="at least 2. Received: ant"):
-        _load(tmp_path)
-
-
-def test_classes_with_a_single_image_are_refused(tmp_path):
-    _fill(tmp_path, 20)
-    _picture(tmp_path / "dog" / "0.png", 0)
-    with pytest.raises(ValueError, match="on both sides of a split. Received: 1 classes"):
-        _load(tmp_path)
-
-
-def test_a_folder_must_be_named_and_be_there(tmp_path):
-    with pytest.raises(ValueError, match="needs --data_dir"):
+def test_a_folder_must_be_named():
+    with pytest.raises(ValueError, match="--data_dir"):
         data.load("image_folder")
-    with pytest.raises(FileNotFoundError, match="There is no folder .*nowhere"):
-        _load(tmp_path / "nowhere")
 
 
 if __name__ == "__main__":

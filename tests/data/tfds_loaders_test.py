@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 import time
 
@@ -8,33 +9,25 @@ import tensorflow_datasets as tfds
 
 import data
 from data import corrupt as command
+from data.batches import Order
+from data.crops import View
 from data.options import Options
 from data.records import ImageRecords
-from data.splits import split_off
-from data.tfds_loaders import prepared_builder
-from tests.data.fake_tfds import fake_images, write_cifar, write_imagenet
+from data.tfds_loaders import load_imagenet2012, prepared_builder
+from tests.data.fake_tfds import fake_images, write_cifar
 
 TRAIN, TEST = 2400, 30
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """CIFAR-10, CIFAR-100 and ImageNet as TFDS keeps them, with noise for images."""
-    folder = str(tmp_path_factory.mktemp("tensorflow_datasets"))
-    write_cifar("cifar10", folder, train=120, test=30)
-    write_cifar("cifar100", folder, train=600, test=100)
-    write_imagenet(folder, train=TRAIN, test=TEST)
-    return folder
+def imagenet(tfds_folder):
+    return data.load("imagenet2012", data_dir=tfds_folder, holdout_examples=1000, image_size=16)
 
 
 @pytest.fixture(scope="module")
-def imagenet(folder):
-    return data.load("imagenet2012", data_dir=folder, holdout_examples=1000, image_size=16)
-
-
-@pytest.fixture(scope="module")
-def records(folder) -> ImageRecords:
-    return ImageRecords.of(prepared_builder("imagenet2012", Options(folder)), "train")
+def records(tfds_folder) -> ImageRecords:
+    builder = prepared_builder("imagenet2012", Options(tfds_folder))
+    return ImageRecords.of(builder, "train", View(16))
 
 
 def test_tfds_knows_cifar10_without_a_network(tmp_path):
@@ -67,7 +60,7 @@ def test_a_download_is_tried_where_it_is_asked_for(tmp_path, monkeypatch, capsys
         raise tfds.download.DownloadError("no network")
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
-    with pytest.raises(OSError, match="cifar10 could not be prepared: no network .*tfds build"):
+    with pytest.raises(OSError, match="cifar10 could not .*: no network .*tfds build cifar10"):
         data.load("cifar10", data_dir=str(tmp_path), download=True)
     command_line = ["--dataset=cifar10", f"--data_dir={tmp_path}", f"--output_dir={tmp_path}/c"]
     with pytest.raises(SystemExit):
@@ -79,19 +72,19 @@ def test_a_download_is_tried_where_it_is_asked_for(tmp_path, monkeypatch, capsys
 
 
 def test_imagenet_asks_for_its_archives(tmp_path):
-    with pytest.raises(OSError, match="imagenet2012 could not be prepared: .*put ILSVRC2012_img"):
+    with pytest.raises(OSError, match="imagenet2012 could not be prepared: .*ILSVRC2012_img_train"):
         data.load("imagenet2012", data_dir=str(tmp_path), download=True)
 
 
 @pytest.mark.parametrize(
     ("name", "classes", "holdout"), [("cifar10", 10, 20), ("cifar100", 100, 100)]
 )
-def test_cifar(folder, name, classes, holdout):
+def test_cifar(tfds_folder, name, classes, holdout):
     count, tested = {"cifar10": (120, 30), "cifar100": (600, 100)}[name]
-    splits = data.load(name, data_dir=folder)
+    splits = data.load(name, data_dir=tfds_folder)
     assert splits.counts() == {"train": count - holdout, "holdout": holdout, "test": tested}
     assert len(splits.class_names) == classes and splits.name == name
-    assert splits.source == f"TFDS {name}/3.0.2 from {folder}/{name}/3.0.2"
+    assert splits.source == f"TFDS {name}/3.0.2 from {tfds_folder}/{name}/3.0.2"
     assert np.bincount(splits.holdout.labels).tolist() == [holdout // classes] * classes
     parts = {"train": [splits.train, splits.holdout], "test": [splits.test]}
     for seed, expected in enumerate(parts.values()):
@@ -106,17 +99,10 @@ def test_cifar(folder, name, classes, holdout):
         assert read == written
 
 
-def test_cifar_is_cropped_and_flipped_unless_it_is_switched_off(folder):
-    published = data.load("cifar10", data_dir=folder).train
-    plain = data.load("cifar10", data_dir=folder, crop_and_flip=False).train
-    options = {"batch_size": 100, "seed": 0, "epochs": 1}
-    ((moved, labels),) = published.training_batches(**options).as_numpy_iterator()
-    ((still, same_labels),) = plain.training_batches(**options).as_numpy_iterator()
-    np.testing.assert_array_equal(labels, same_labels)
-    known = {image.tobytes() for image in plain.images}
-    assert {image.tobytes() for image in still} == known
-    # 1 of 162 images stays where it is.
-    assert sum(image.tobytes() in known for image in moved) < 10
+@pytest.mark.parametrize(("asked", "done"), [(None, True), (True, True), (False, False)])
+def test_cifar_is_cropped_and_flipped_unless_it_is_switched_off(tfds_folder, asked, done):
+    splits = data.load("cifar10", data_dir=tfds_folder, crop_and_flip=asked)
+    assert splits.train.crop_and_flip == done and not splits.holdout.crop_and_flip
 
 
 def test_cifar_without_a_label_is_refused(tmp_path, monkeypatch):
@@ -134,18 +120,16 @@ def test_cifar_without_a_label_is_refused(tmp_path, monkeypatch):
 def test_the_parts_of_imagenet(imagenet, records):
     assert imagenet.counts() == {"train": TRAIN - 1000, "holdout": 1000, "test": TEST}
     assert imagenet.class_names[:2] == ("n01440764", "n01443537")
-    assert isinstance(imagenet.holdout, data.Split)
+    assert imagenet.holdout.source.in_memory
     assert imagenet.holdout.images.shape == (1000, 16, 16, 3)
     assert sorted(imagenet.holdout.labels) == list(range(1000))
     assert imagenet.test.labels.tolist() == list(range(TEST))
     # Of 2,400 images classes 0 to 399 have three, the others two; one of each is held out.
     assert np.bincount(imagenet.train.labels).tolist() == [2] * 400 + [1] * 600
-    rest, held_out = split_off(records, 1000, seed=0, what="hold-out")
-    np.testing.assert_array_equal(rest.positions, imagenet.train.source.positions)
-    both = np.concatenate([rest.positions, held_out.positions])
-    assert sorted(both) == list(range(TRAIN))
-    other = split_off(records, 1000, seed=1, what="hold-out")[1]
-    assert np.any(other.positions != held_out.positions)
+    for seed, same in ((0, True), (1, False)):
+        rows = records.stratified_rows(1000, seed=seed, what="hold-out")
+        rest = np.delete(records.positions, rows)
+        assert np.array_equal(rest, imagenet.train.source.positions) == same
 
 
 def test_a_draw_that_does_not_come_out_even(records):
@@ -164,39 +148,27 @@ def test_only_the_files_that_hold_a_part_are_read(records):
     part = records.select([3, 301, 302, 2399])
     read = [tf.data.TFRecordDataset(name) for name in np.array(records.files)[[0, 1, 7]]]
     assert [sum(1 for _ in file) for file in read] == [300] * 3
-    nowhere = ImageRecords(
-        tuple(name if i in (0, 1, 7) else "/nowhere" for i, name in enumerate(part.files)),
-        part.lengths,
-        part.features,
-        part.positions,
-    )
-    positions = [int(position) for position, _ in nowhere.in_order()]
-    assert positions == part.positions.tolist()
+    files = tuple(name if i in (0, 1, 7) else "/nowhere" for i, name in enumerate(part.files))
+    elsewhere = dataclasses.replace(part, files=files)
+    assert [int(position) for position, _ in elsewhere.in_order()] == part.positions.tolist()
 
 
-def _positions(source, *, epoch, seed=0, context=None, count=None):
-    shuffled = source.shuffled(
-        tf.constant(epoch, tf.int64), seed=seed, batch_size=8, input_context=context
-    )
-    return [int(position) for position, _ in shuffled.take(count or len(source))]
+def _positions(source, *, context=None, count=None):
+    keys = source.epoch(tf.constant(2, tf.int64), Order(0, 8, context), None)
+    return [int(position) for position, _ in keys.take(count or len(source))]
 
 
-def test_an_epoch_has_each_record_once_in_an_order_of_its_own(imagenet):
-    source = imagenet.train.source
-    first = _positions(source, epoch=0)
-    assert sorted(first) == source.positions.tolist()
-    assert _positions(source, epoch=0) == first
-    for other in (_positions(source, epoch=1), _positions(source, epoch=0, seed=1)):
-        assert sorted(other) == sorted(first) and other != first
-    # Neighbours of an epoch come from all over the files.
-    assert np.median(np.abs(np.diff(first))) > TRAIN / 10
+def test_neighbours_of_an_epoch_come_from_all_over_the_files(imagenet):
+    positions = _positions(imagenet.train.source)
+    assert sorted(positions) == imagenet.train.source.positions.tolist()
+    assert np.median(np.abs(np.diff(positions))) > TRAIN / 10
 
 
 def test_workers_read_files_of_their_own(imagenet):
     source = imagenet.train.source
     contexts = [tf.distribute.InputContext(2, i, num_replicas_in_sync=2) for i in range(2)]
     half = len(source) // 2
-    parts = [_positions(source, epoch=2, context=context, count=half) for context in contexts]
+    parts = [_positions(source, context=context, count=half) for context in contexts]
     assert not {p // 300 for p in parts[0]} & {p // 300 for p in parts[1]}
     # Where a worker's files hold less than half of the images, it begins them again.
     assert len(parts[0]) == len(parts[1]) == half
@@ -209,33 +181,14 @@ def test_workers_read_files_of_their_own(imagenet):
         imagenet.train.training_batches(batch_size=9, seed=0, epochs=1, input_context=many)
 
 
-def test_training_batches_of_imagenet_are_a_function_of_seed_and_epoch(imagenet):
-    part = imagenet.train.select(np.arange(70, 110))
-    options = {"batch_size": 16, "seed": 5, "epochs": 3}
-    whole = list(part.training_batches(**options).as_numpy_iterator())
-    assert len(whole) == len(part.training_batches(**options)) == 6
-    assert whole[0][0].shape == (16, 16, 16, 3) and whole[0][0].dtype == np.uint8
-    tf.random.set_seed(9)
-    resumed = part.training_batches(**options, initial_epoch=1).as_numpy_iterator()
-    for expected, received in zip(whole[2:], resumed, strict=True):
-        np.testing.assert_array_equal(expected[0], received[0])
-        np.testing.assert_array_equal(expected[1], received[1])
-    # The crop of an image does not hang on the batch that it is in.
-    ((images, labels),) = part.training_batches(batch_size=32, seed=5, epochs=1)
-    np.testing.assert_array_equal(images, np.concatenate([images for images, _ in whole[:2]]))
-    np.testing.assert_array_equal(labels, np.concatenate([labels for _, labels in whole[:2]]))
-
-
-def test_images_of_imagenet_are_cut_to_the_middle(folder):
-    plain = data.load(
-        "imagenet2012", data_dir=folder, holdout_examples=1000, image_size=14, crop_and_flip=False
-    )
+def test_images_of_imagenet_are_cut_to_the_middle(tfds_folder):
+    _, train, test, *_ = load_imagenet2012(Options(tfds_folder, False, 14))
     # 14 of 16 pixels, and 12 of 14, which are enlarged again; JPEG blurs the noise.
-    ((images, _),) = plain.test.select([0]).batches(1)
+    ((images, _),) = test.select([0]).batches(1)
     original = tf.io.decode_jpeg(tf.io.encode_jpeg(fake_images(1, 16, seed=1)[0])).numpy()
     difference = images[0].numpy().astype(int) - original[1:15, 1:15]
     assert np.abs(difference).mean() < 2.0
-    assert not plain.train.crop_and_flip and plain.train.image_shape == (14, 14, 3)
+    assert not train.crop_and_flip and train.image_shape == (14, 14, 3)
 
 
 if __name__ == "__main__":
