@@ -14,7 +14,7 @@ from keras_autolabel.augment.attack import (
     into_ball,
     margin,
 )
-from keras_autolabel.augment.pgd import PGDDraw
+from keras_autolabel.augment.augmentation import Draw
 from tests.conftest import linear_network
 
 SEED = tf.constant([4, 2])
@@ -404,7 +404,7 @@ def test_the_loss_rises_with_epsilon_and_1_breaks_everything(trained):
     epsilons = (0.01, 0.03, 0.1, 0.3, 1.0)
     losses, accuracies = [], []
     for epsilon in epsilons:
-        drawn = PGDDraw(tf.fill([200], epsilon), SEED, tf.zeros([200], tf.int32))
+        drawn = Draw(tf.fill([200], epsilon), tf.zeros([200], tf.int32), SEED)
         batch = PGD(epsilon=1.0, num_steps=20).apply(images, labels, drawn, network)
         losses.append(np.mean(crossentropy_of_truth(labels, network(batch.images))))
         adversarial = projected_gradient_descent(
@@ -623,8 +623,9 @@ def test_an_epsilon_of_0_is_refused_where_it_must_be_above():
 
 def test_batches_are_checked():
     given = {"epsilon": 0.1, "num_steps": 2, "step_size": 0.05, "seed": SEED}
-    with pytest.raises(ValueError, match="one-hot"):
-        projected_gradient_descent(_two_class_network(), _as_images(PIXELS), [[1, 0]], **given)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one-hot"):
+        soft = [[0.7, 0.3]]
+        projected_gradient_descent(_two_class_network(), _as_images(PIXELS), soft, **given)
     with pytest.raises(tf.errors.InvalidArgumentError, match="divide by 255"):
         projected_gradient_descent(_two_class_network(), 255 * _as_images(PIXELS), [0], **given)
 
