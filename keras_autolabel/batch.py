@@ -287,12 +287,14 @@ def refused_in_one_line() -> Iterator[None]:
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        lines = [line for line in str(error.message).splitlines() if MARK in line]
-        if not lines:
+        _, mark, text = str(error.message).rpartition(MARK)
+        if not mark:
             raise
-        # As in: assertion failed: [<mark>what was wrong. Received:] [0] [255]
-        text = lines[-1].partition(MARK)[2].replace("'", "")
-        raise ValueError(text.replace(":] [", ": ").replace("] [", ", ").rstrip("]")) from None
+        # In a graph: "...Received:] [0] [255]\n\t [[{{node..."; eagerly: "...Received:'\n0\n255".
+        text = text.partition("\n\t")[0].replace("'", "")
+        for between in ("] [", "\n"):
+            text = text.replace(f":{between}", ": ").replace(between, ", ")
+        raise ValueError(text.rstrip("], ")) from None
 
 
 def check_image_type(images) -> None:

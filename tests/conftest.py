@@ -6,32 +6,30 @@ import tensorflow as tf
 from sklearn.datasets import load_digits, load_sample_images
 from tensorflow import keras
 
-from keras_autolabel.batch import AugmentedBatch, to_float, without_partner
+from keras_autolabel import Augmentation
+from keras_autolabel.augment.augmentation import Draw
+from keras_autolabel.batch import AugmentedBatch, to_float
 
 
 @keras.utils.register_keras_serializable(package="tests")
-class Dimming:
+class Dimming(Augmentation):
     """Bucket n of N multiplies an image by 1 - n/N; in training the label chooses the bucket."""
 
     initial_confidence = 0.7
+    # Fits every policy: its batches are what the test says they are.
+    offers = None
 
     def __init__(self, *, num_buckets: int = 3):
-        self.num_buckets = num_buckets
-        self.bucket_shape = (num_buckets,)
+        super().__init__(num_buckets=num_buckets)
 
-    def __call__(self, images, labels, *, seed, bucket=None, network=None) -> AugmentedBatch:
+    def draw(self, labels, seed, bucket=None):
         bucket = labels % self.num_buckets if bucket is None else bucket
         bucket = tf.broadcast_to(bucket, tf.shape(labels))
-        distance = tf.cast(bucket, tf.float32) / self.num_buckets
-        images = to_float(images) * (1.0 - distance)[:, tf.newaxis, tf.newaxis, tf.newaxis]
-        return without_partner(images, labels, distance=distance, bucket=bucket)
+        return Draw(tf.cast(bucket, tf.float32) / self.num_buckets, bucket, seed)
 
-    def get_config(self) -> dict:
-        return {"num_buckets": self.num_buckets}
-
-    @classmethod
-    def from_config(cls, config: dict) -> "Dimming":
-        return cls(**config)
+    def apply(self, images, labels, drawn, network=None) -> AugmentedBatch:
+        left = tf.reshape(1.0 - drawn.distance, [-1, 1, 1, 1])
+        return self.moved(left * to_float(images), labels, drawn)
 
 
 def linear_network(image_shape, num_classes: int, *, seed: int = 0, scale: float = 1.0):

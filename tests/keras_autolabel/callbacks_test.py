@@ -113,7 +113,7 @@ def test_labels_do_not_fall_under_chance(digits):
     model.optimizer.learning_rate = 0.0
     # Always class 0, for certain: accuracy 0, confidence 1, ECE 1.
     model.network.set_weights([np.zeros([64, 10]), 100.0 * np.eye(10)[0]])
-    with pytest.warns(UserWarning, match="no example of class 0:"):
+    with pytest.warns(UserWarning, match=r"1 of the 10 classes \(0\)"):
         _fit(model, digits, AutoLabel(holdout, step_size=1.0))
     np.testing.assert_allclose(model.label_policy.confidence, [0.1, 0.1, 0.1], atol=1e-6)
 
@@ -155,13 +155,13 @@ class Watched(AutoLabel):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        self.compiled, self.calls = self.sums_of_batch, []
+        self.compiled, self.calls = self.sums_of_bucketed, []
 
         def watch(images, labels, bucket, weight, seed):
             self.calls.append([x.numpy() for x in (images, labels, bucket, weight, seed)])
             return self.compiled(images, labels, bucket, weight, seed)
 
-        self.sums_of_batch = watch
+        self.sums_of_bucketed = watch
 
     def rows(self) -> tuple[np.ndarray, ...]:
         """Images, labels and buckets of the rows that count, of all calls."""
@@ -304,12 +304,11 @@ IMAGES, LABELS = np.zeros([20, *SHAPE], np.uint8), np.arange(20) % 10
         (tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)), {}, "single examples: batch it"),
         ((IMAGES[..., 0], LABELS), {}, r"images.shape=\(20, 8, 8\)"),
         ((IMAGES.astype(int), LABELS), {}, "images.dtype=int64"),
-        ((IMAGES, LABELS.astype(float)), {}, "labels.dtype=float64"),
-        ((IMAGES, np.eye(10, dtype=int)[LABELS]), {}, "not one-hot rows"),
+        ((IMAGES, LABELS.astype(str)), {}, "labels.dtype=string"),
         ((IMAGES, LABELS), {"step_size": -0.1}, "Received: step_size=-0.1"),
         ((IMAGES, LABELS), {"step_size": float("nan")}, "Received: step_size=nan"),
-        ((IMAGES, LABELS), {"num_bins": 0}, "num_bins must be at least 1"),
-        ((IMAGES, LABELS), {"examples_per_bucket": 0}, "examples_per_bucket must be at least 1"),
+        ((IMAGES, LABELS), {"num_bins": 0}, "num_bins=0"),
+        ((IMAGES, LABELS), {"examples_per_bucket": 0}, "examples_per_bucket=0"),
         ((IMAGES, LABELS), {"examples_per_bucket": -5}, "Received: examples_per_bucket=-5"),
         ((IMAGES, LABELS), {"start_epoch": -1}, "Received: start_epoch=-1"),
     ],
@@ -323,7 +322,7 @@ def test_arguments_are_checked(holdout, arguments, message):
     ("holdout", "message"),
     [
         ((IMAGES, LABELS + 1), r"Labels must lie in 0\.\.9"),
-        ((IMAGES, LABELS - 1), "Received: labels from -1 to 8"),
+        ((IMAGES, LABELS - 1), "Received.* -1, 8"),
         ((IMAGES + np.float32(2), LABELS), r"must lie in \[0, 1\]"),
         ((np.full(IMAGES.shape, np.nan, np.float32), LABELS), "without NaN"),
     ],
@@ -353,7 +352,7 @@ def test_a_loss_that_does_not_read_the_table_is_refused(digits):
 def test_missing_classes_are_named(digits):
     images, labels = digits
     kept = ~np.isin(labels, [3, 7])
-    with pytest.warns(UserWarning, match="no example of class 3, 7:"):
+    with pytest.warns(UserWarning, match=r"2 of the 10 classes \(3, 7\)"):
         _fit(_model(), digits, AutoLabel((images[kept], labels[kept])))
 
 

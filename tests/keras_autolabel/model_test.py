@@ -125,17 +125,11 @@ def test_a_dataset_that_is_already_augmented_trains_the_same():
     data = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS, np.arange(6.0))).batch(2)
     first = inside.fit(data, epochs=2, verbose=0).history
     # cache: the labels must come from the table, not from the dataset.
-    data = data.apply(AugMixLike().dataset_transform(seed=1)).cache()
+    data = data.apply(Dimming().dataset_transform(seed=1)).cache()
     second = ahead.fit(data, epochs=2, verbose=0).history
     _assert_weights(ahead, inside.network.get_weights())
     np.testing.assert_allclose(first["loss"], second["loss"], atol=1e-6)
     np.testing.assert_allclose(first["accuracy"], second["accuracy"])
-
-
-class AugMixLike(Dimming):
-    """``Dimming`` for datasets."""
-
-    dataset_transform = AugMix.dataset_transform
 
 
 @pytest.mark.parametrize("kind", ["array", "dataset", "class_weight"])
@@ -265,8 +259,7 @@ def test_evaluate_takes_a_column_of_labels_after_a_row():
     model = _model()
     logs = [model.evaluate(IMAGES, labels, verbose=0) for labels in (LABELS, LABELS[:, np.newaxis])]
     assert logs[0] == logs[1]
-    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="abels must be class n"):
-        model.evaluate(IMAGES, np.eye(3, dtype=int)[LABELS], verbose=0)
+    assert _model().evaluate(IMAGES, np.eye(3, dtype=int)[LABELS], verbose=0) == logs[0]
 
 
 def test_weights_of_evaluate():
@@ -285,7 +278,7 @@ def test_every_step_draws_anew_and_the_seed_repeats_it():
         augment = tf.function(model.augment)
         drawn = []
         for step in range(3):
-            model.optimizer.iterations.assign(step)
+            model.draws.assign(step)
             drawn.append(augment(IMAGES, LABELS).distance.numpy())
         return np.array(drawn)
 
@@ -369,12 +362,12 @@ class LateNetwork(keras.Model):
 @pytest.mark.parametrize(
     ("network", "arguments", "message"),
     [
-        (linear_network(SHAPE, 3), {"num_classes": 1}, "at least 2 classes.*num_classes=1"),
+        (linear_network(SHAPE, 3), {"num_classes": 1}, "at least 2.*num_classes=1"),
         (linear_network(SHAPE, 3), {"num_classes": 4}, r"num_classes=4\].*shape \[B, 3\]"),
         (
             _network(keras.layers.Dense(3, activation="softmax")),
             {"num_classes": 3},
-            "leave out the softmax",
+            "'dense.*softmax",
         ),
         (
             keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(3, 1)]),
@@ -409,9 +402,9 @@ def test_a_network_that_is_built_late_is_checked_by_fit():
 
 
 def test_probabilities_in_bfloat16_are_found():
-    dense = keras.layers.Dense(3, kernel_initializer="zeros", dtype="bfloat16")
-    network = _network(dense, keras.layers.Activation("softmax", dtype="bfloat16"))
-    # A third is 0.333984375 in bfloat16.
+    # A third is 0.333984375 in bfloat16, whichever layer it comes out of.
+    third = keras.layers.Lambda(lambda x: tf.cast(0.0 * x + 0.333984375, tf.bfloat16))
+    network = _network(keras.layers.Dense(3), third)
     sums = tf.reduce_sum(tf.cast(network(FLOATS), tf.float32), axis=-1)
     np.testing.assert_array_equal(sums, np.full(6, 3 * 0.333984375, np.float32))
     with pytest.raises(ValueError, match="leave out the softmax"):
@@ -423,7 +416,7 @@ def test_a_network_that_is_built_late_is_checked_by_a_dataset_that_is_augmented(
     model.compile("sgd")
     data = tf.data.Dataset.from_tensors((IMAGES, LABELS))
     with pytest.raises(ValueError, match="leave out the softmax"):
-        model.fit(data.apply(AugMixLike().dataset_transform(seed=1)), verbose=0)
+        model.fit(data.apply(Dimming().dataset_transform(seed=1)), verbose=0)
 
 
 OPEN_SIZES = [[None] * 4, [None, None, None, 1], [None, 2, 2, None]]
@@ -463,14 +456,6 @@ def test_a_network_that_is_built_late_trains():
         (keras.losses.sparse_categorical_crossentropy, "must be a keras.losses.Loss object"),
         (SoftTargetLoss(OneHot()), "label policy of its own"),
         (
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"),
-            "Received: loss.reduction='sum'",
-        ),
-        (
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none"),
-            "Received: loss.reduction='none'",
-        ),
-        (
             keras.losses.SparseCategoricalCrossentropy(),
             r"pass from_logits=True. Received: SparseCategoricalCrossentropy\(from_logits=False\)",
         ),
@@ -487,9 +472,8 @@ WITH_NAN = np.where(np.arange(6).reshape(-1, 1, 1, 1) == 3, np.nan, FLOATS).asty
 WRONG_TYPES = [
     (IMAGES[..., 0], LABELS, r"Received: images.shape=\(.*2, 2\)"),
     (IMAGES.astype(np.int32), LABELS, "images.dtype=int32"),
-    (IMAGES, LABELS.astype(np.float32), "labels.dtype=float32"),
-    (IMAGES, np.eye(3)[LABELS], "not one-hot rows"),
-    (IMAGES, np.eye(3, dtype=int)[LABELS], "not one-hot rows"),
+    (IMAGES, LABELS.astype(str), "labels.dtype=string"),
+    (IMAGES, LABELS.reshape(6, 1, 1), r"labels.shape=\(.*1, 1\)"),
 ]
 WRONG_VALUES = [
     (IMAGES, LABELS + 1, r"Labels must lie in 0\.\.2"),
@@ -556,12 +540,13 @@ def test_values_of_datasets_are_checked_at_their_step(augmentation, images, labe
     model = _model(augmentation)
     start = model.network.get_weights()
     data = tf.data.Dataset.from_tensors((images, labels))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+    with pytest.raises(ValueError, match=message) as raised:
         model.fit(data, verbose=0)
+    assert "\n" not in str(raised.value)
     _assert_weights(model, start, atol=0)
 
 
-@pytest.mark.parametrize(("images", "labels", "message"), [WRONG_TYPES[0], WRONG_TYPES[2]])
+@pytest.mark.parametrize(("images", "labels", "message"), [WRONG_TYPES[0], WRONG_TYPES[3]])
 def test_evaluate_checks_types(images, labels, message):
     with pytest.raises(ValueError, match=message):
         _model().evaluate(images, labels, verbose=0)
@@ -569,7 +554,7 @@ def test_evaluate_checks_types(images, labels, message):
 
 @pytest.mark.parametrize(("images", "labels", "message"), WRONG_VALUES[2:])
 def test_evaluate_checks_images(images, labels, message):
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+    with pytest.raises(ValueError, match=message):
         _model().evaluate(images, labels, verbose=0)
 
 
