@@ -207,7 +207,7 @@ def class_numbers(labels: tf.Tensor, *, batch_size: tf.Tensor | None = None) -> 
     shape = labels.shape
     if shape.rank is None and batch_size is not None:
         one_each = tf.equal(tf.size(labels), batch_size)
-        return _asserted(one_each, NOT_ONE_EACH, labels, tf.reshape(labels, [-1]))
+        return _asserted(one_each, NOT_ONE_EACH, tf.size(labels), _whole_numbers(labels))
     if shape.rank != 2 or shape[-1] == 1:
         return _whole_numbers(labels)
     if shape[-1] is not None:
@@ -248,18 +248,20 @@ def _whole_numbers(labels: tf.Tensor) -> tf.Tensor:
     flat = tf.reshape(labels, [-1])
     if not labels.dtype.is_floating:
         return tf.cast(flat, tf.int32)
-    return _asserted(tf.reduce_all(tf.equal(tf.floor(flat), flat)), NOT_WHOLE, labels, flat)
+    broken = tf.math.count_nonzero(tf.floor(flat) != flat)
+    return _asserted(broken == 0, NOT_WHOLE, broken, flat)
 
 
 def _classes_of_rows(labels: tf.Tensor) -> tf.Tensor:
     rows = tf.cast(labels, tf.float32)
     numbers = tf.argmax(rows, axis=-1, output_type=tf.int32)
-    one_hot = tf.equal(rows, tf.one_hot(numbers, tf.shape(rows)[-1]))
-    return _asserted(tf.reduce_all(one_hot), SOFT_ROWS, labels, numbers)
+    one_hot = tf.reduce_all(tf.equal(rows, tf.one_hot(numbers, tf.shape(rows)[-1])), axis=-1)
+    soft = tf.math.count_nonzero(~one_hot)
+    return _asserted(soft == 0, SOFT_ROWS, soft, numbers)
 
 
-def _asserted(condition: tf.Tensor, message: str, labels: tf.Tensor, numbers: tf.Tensor):
-    asserted = tf.debugging.Assert(condition, [message, tf.shape(labels)])
+def _asserted(condition: tf.Tensor, message: str, received: tf.Tensor, numbers: tf.Tensor):
+    asserted = tf.debugging.Assert(condition, [message, received])
     with tf.control_dependencies([asserted]):
         return tf.cast(numbers, tf.int32)
 
@@ -270,9 +272,9 @@ OUT_OF_RANGE = (
     f"{MARK}Float images must lie in [0, 1] without NaN; divide by 255, or pass uint8. "
     "Received (smallest, largest):"
 )
-SOFT_ROWS = f"{MARK}Label rows must be exactly one-hot, a single 1; use class numbers. Shape:"
-NOT_WHOLE = f"{MARK}Labels must be whole numbers of classes. Received labels of shape:"
-NOT_ONE_EACH = f"{MARK}Labels must be class numbers, one an image. Received labels of shape:"
+SOFT_ROWS = f"{MARK}Label rows must be exactly one-hot, a single 1; use class numbers. Soft rows:"
+NOT_WHOLE = f"{MARK}Labels must be whole numbers of classes. Broken numbers:"
+NOT_ONE_EACH = f"{MARK}Labels must be class numbers, one an image. Received labels:"
 
 
 @contextlib.contextmanager

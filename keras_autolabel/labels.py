@@ -76,6 +76,8 @@ def class_shares(
     confidence: tf.Tensor,
     partner_share: tf.Tensor,
     num_classes: int,
+    *,
+    masked: tf.Tensor | int = 0,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """What the true class, the partner's class and each other class get; together they are 1.
 
@@ -88,6 +90,7 @@ def class_shares(
         confidence: float [B].
         partner_share: float [B], at most ``1 − confidence``.
         num_classes: K.
+        masked: int32 [B], how many of the other classes are masked out, and get nothing.
 
     Returns:
         ``(true, partner, other)``, each float [B]; ``partner`` is 0 where both classes are one.
@@ -103,12 +106,11 @@ def class_shares(
     if num_classes < 2:
         raise ValueError(f"At least two classes are needed. Received: num_classes={num_classes}")
     same = tf.equal(labels, partners)
-    if num_classes == 2:
-        partner_share = tf.where(same, partner_share, 1.0 - confidence)
+    others = tf.where(same, num_classes - 1, num_classes - 2) - masked
+    partner_share = tf.where(~same & (others < 1), 1.0 - confidence, partner_share)
     true = tf.where(same, confidence + partner_share, confidence)
     partner = tf.where(same, tf.zeros_like(partner_share), partner_share)
-    others = tf.where(same, num_classes - 1, max(num_classes - 2, 1))
-    other = tf.maximum(1.0 - true - partner, 0.0) / tf.cast(others, true.dtype)
+    other = tf.maximum(1.0 - true - partner, 0.0) / tf.cast(tf.maximum(others, 1), true.dtype)
     return true, partner, other
 
 

@@ -21,8 +21,8 @@ def soft_target_crossentropy(
 
     With c the confidence, s the share of the partner p and r what each other class gets:
     ``logsumexp(z) − [c·z_y + s·z_p + r·(Σ z − z_y − z_p)]``. It equals the dense cross-entropy
-    against ``soft_targets`` (Eq. (2) and section 4.3 of the paper). Classes that are masked out, by
-    a logit of −inf, are left out of it.
+    against ``soft_targets`` (Eq. (2) and section 4.3 of the paper). A class that is masked out, by
+    a logit of −inf, gets no share: the loss is that of the other classes alone.
 
     Args:
         labels: int [B], the true class y.
@@ -48,11 +48,14 @@ def soft_target_crossentropy(
     share = tf.cast(share, logits.dtype)
     # Targets sum to 1, so that a shift changes nothing but the rounding of large logits.
     logits -= tf.stop_gradient(tf.reduce_max(logits, axis=-1, keepdims=True))
-    true, partner, other = class_shares(labels, partners, confidence, share, logits.shape[-1])
+    is_masked = tf.math.is_inf(logits)
+    true, partner, other = class_shares(
+        *(labels, partners, confidence, share, logits.shape[-1]),
+        masked=tf.math.count_nonzero(is_masked, axis=-1, dtype=tf.int32),
+    )
     z_y = tf.gather(logits, labels, batch_dims=1)
     z_p = tf.gather(logits, partners, batch_dims=1)
-    # A logit of −inf is that of a class that is masked out: what others get is not spent on it.
-    known = tf.where(tf.math.is_inf(logits), tf.zeros_like(logits), logits)
+    known = tf.where(is_masked, tf.zeros_like(logits), logits)
     known_y = tf.gather(known, labels, batch_dims=1)
     known_p = tf.gather(known, partners, batch_dims=1)
     z_others = tf.reduce_sum(known, axis=-1) - known_y

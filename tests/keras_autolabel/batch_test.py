@@ -4,138 +4,213 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_autolabel.batch import check_batch, clean_batch, dataset_transform, to_float
-from tests.conftest import Dimming
+from keras_autolabel.batch import (
+    AugmentedBatch,
+    check_batch,
+    check_images,
+    check_whole,
+    class_numbers,
+    clean_batch,
+    from_label_rows,
+    label_rows,
+    refused_in_one_line,
+    to_float,
+    to_uint8,
+    without_partner,
+)
 
 GREY = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4, 1)
+UNIT = GREY / np.float32(255)
+CLASSES = [2, 0, 1]
+ONE_HOT = np.eye(4)[CLASSES]
 
 
-class SeedAsImage:
-    """Returns its seed in place of the images, so that a test sees which were given."""
-
-    def __call__(self, images, labels, *, seed, bucket=None, network=None):
-        batch = clean_batch(images, labels)
-        return batch._replace(partners=seed)
-
-
-def _seeds(*, seed: int, batches: int = 6, epochs: int = 2) -> list[list[tuple]]:
-    images = np.zeros([2 * batches, 4, 4, 1], np.uint8)
-    data = tf.data.Dataset.from_tensor_slices((images, np.zeros(2 * batches, int))).batch(2)
-    data = data.apply(dataset_transform(SeedAsImage(), seed=seed))
-    return [[tuple(batch.partners.numpy()) for batch, _ in data] for _ in range(epochs)]
-
-
-def test_every_batch_of_every_epoch_has_a_seed_of_its_own():
-    first, second = _seeds(seed=1)
-    assert len(first) == len(second) == 6
-    assert len({*first, *second}) == 12
-
-
-def test_the_same_seed_repeats_the_whole_sequence_and_another_does_not():
-    sequence = _seeds(seed=1)
-    assert _seeds(seed=1) == sequence
-    assert not set(sum(_seeds(seed=2), [])) & set(sum(sequence, []))
-
-
-def test_dataset_transform_augments_and_keeps_labels_and_weights():
-    data = tf.data.Dataset.from_tensors((GREY, [1, 2], [0.5, 2.0]))
-    ((batch, labels, weight),) = data.apply(dataset_transform(Dimming(), seed=1))
-    # Labels 1 and 2 are their own buckets: factors of 2/3 and 1/3.
-    expected = GREY / 255 * np.reshape([2 / 3, 1 / 3], [2, 1, 1, 1])
-    np.testing.assert_allclose(batch.images, expected, atol=1e-7)
-    np.testing.assert_array_equal(batch.bucket, [1, 2])
-    np.testing.assert_array_equal(labels, [1, 2])
-    np.testing.assert_array_equal(weight, [0.5, 2.0])
-    ((_, *rest),) = data.map(lambda x, y, w: (x, y)).apply(dataset_transform(Dimming(), seed=1))
-    assert len(rest) == 1
-
-
-def test_dataset_transform_keeps_the_cardinality():
-    data = tf.data.Dataset.from_tensor_slices((np.zeros([10, 4, 4, 1], np.uint8), np.arange(10)))
-    data = data.batch(4).apply(dataset_transform(Dimming(), seed=1))
-    assert data.cardinality() == 3
-    assert [len(labels) for _, labels in data] == [4, 4, 2]
-
-
-def test_to_float_divides_integers_alone():
-    np.testing.assert_allclose(to_float(GREY), GREY / 255, atol=1e-7)
-    np.testing.assert_array_equal(to_float(np.float64([0.25, 1.0])), np.float32([0.25, 1.0]))
+def test_bytes_become_floats_and_floats_bytes():
+    every = np.arange(256, dtype=np.uint8)
+    floats = to_float(every)
+    assert floats.dtype == tf.float32
+    np.testing.assert_allclose(floats, np.arange(256) / 255, atol=1e-7)
+    for given in (floats, tf.cast(floats, tf.float64), every):
+        assert to_uint8(given).dtype == tf.uint8
+        np.testing.assert_array_equal(to_uint8(given), every)
+    np.testing.assert_array_equal(to_uint8([0.4 / 255, 0.6 / 255, 254.6 / 255]), [0, 1, 255])
     assert to_float(tf.constant([0.5], tf.float16)).dtype == tf.float32
+    np.testing.assert_array_equal(to_float(np.float64([0.25, 1.0])), np.float32([0.25, 1.0]))
 
 
-def test_clean_batch_is_at_distance_0_in_bucket_0():
+# --- labels ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        *(np.array(CLASSES, dtype) for dtype in ("int32", "int64", "uint8", "float32", "float16")),
+        *(np.reshape(CLASSES, [3, 1]).astype(dtype) for dtype in ("int64", "uint8", "float32")),
+        *(ONE_HOT.astype(dtype) for dtype in ("float16", "float32", "float64", "uint8", "int64")),
+        ONE_HOT.astype(bool),
+    ],
+    ids=lambda labels: f"{labels.dtype}{labels.shape}",
+)
+def test_labels_are_the_classes_that_they_name(labels):
+    shapes = [labels.shape, [None] * labels.ndim, [None, *labels.shape[1:]]]
+    in_graphs = [
+        tf.function(class_numbers, input_signature=[tf.TensorSpec(shape, labels.dtype)])
+        for shape in shapes
+    ]
+    for numbers in (class_numbers, *in_graphs):
+        assert numbers(tf.constant(labels)).dtype == tf.int32
+        np.testing.assert_array_equal(numbers(tf.constant(labels)), CLASSES)
+
+
+def test_bools_are_the_classes_0_and_1():
+    np.testing.assert_array_equal(class_numbers([True, False]), [1, 0])
+    np.testing.assert_array_equal(class_numbers([[True], [False]]), [1, 0])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [[0.9, 0.1], [0.0, 1.0]],
+        [[1, 1], [0, 1]],
+        [[0, 0], [0, 1]],
+        [[0, 2], [0, 1]],
+        [[np.nan, 1.0], [0.0, 1.0]],
+        [0.0, 1.5],
+        [[0.0], [np.nan]],
+    ],
+)
+def test_labels_that_name_no_class_are_refused_in_graphs_too(labels):
+    labels = tf.constant(labels)
+    spec = tf.TensorSpec([None] * labels.shape.rank, labels.dtype)
+    for numbers in (class_numbers, tf.function(class_numbers, input_signature=[spec])):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="keras_autolabel"):
+            numbers(labels)
+
+
+def test_labels_of_unknown_rank_are_checked_in_the_graph():
+    def of_unknown_rank(labels, dtype):
+        data = tf.data.Dataset.from_generator(lambda: [(GREY, labels)], (tf.uint8, dtype))
+        return data.map(lambda x, y: check_batch(tf.ensure_shape(x, [None, 4, 4, 1]), y))
+
+    for labels, dtype in (([3, 1], tf.int32), ([[3], [1]], tf.int64), ([3.0, 1.0], tf.float32)):
+        ((_, numbers),) = of_unknown_rank(labels, dtype)
+        np.testing.assert_array_equal(numbers, [3, 1])
+    for labels, dtype in ((np.eye(10)[:2], tf.float32), ([0.5, 1.0], tf.float32)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="keras_autolabel"):
+            list(of_unknown_rank(labels, dtype))
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("images", [GREY, UNIT, UNIT.astype("float16"), UNIT.astype("float64")])
+def test_images_pass_as_they_came(images):
+    for check in (check_batch, tf.function(check_batch)):
+        checked, numbers = check(tf.constant(images), tf.constant([0, 1]))
+        assert checked.dtype == images.dtype
+        np.testing.assert_array_equal(checked, images)
+        np.testing.assert_array_equal(numbers, [0, 1])
+
+
+@pytest.mark.parametrize("value", [np.nan, -0.1, 1.1, 255.0, np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_values_outside_0_to_1_are_refused_in_the_graph_too(value, dtype):
+    images = UNIT.astype(dtype)
+    images[1, 2, 3, 0] = value
+    spec = tf.TensorSpec([None] * 4, dtype)
+    for check in (check_images, tf.function(check_images, input_signature=[spec])):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"must lie in \[0, 1\]"):
+            check(tf.constant(images))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "received"),
+    [
+        (GREY[..., 0], [0, 1], r"images.shape=\(2, 4, 4\)"),
+        (GREY.astype(np.int32), [0, 1], "images.dtype=int32"),
+        (GREY.astype(bool), [0, 1], "images.dtype=bool"),
+        (GREY, ["a", "b"], "labels.dtype=string"),
+        (GREY, 3, r"labels.shape=\(\)"),
+        (GREY, np.zeros([2, 1, 1], int), r"labels.shape=\(2, 1, 1\)"),
+    ],
+)
+def test_types_and_ranks_are_refused(images, labels, received):
+    for check in (check_batch, tf.function(check_batch)):
+        with pytest.raises(ValueError, match=received):
+            check(tf.constant(images), tf.constant(labels))
+
+
+def test_images_need_a_known_rank():
+    check = tf.function(check_images, input_signature=[tf.TensorSpec(None, tf.uint8)])
+    with pytest.raises(ValueError, match="images.set_shape"):
+        check(GREY)
+
+
+# --- what the graph asserts, in one line ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "values"),
+    [
+        (lambda: check_images(tf.constant([[[[-0.25], [1.5]]]])), "-0.25, 1.5"),
+        (lambda: class_numbers(tf.constant([[0.5, 0.5]])), "1"),
+        (lambda: class_numbers(tf.constant([0.5, 1.5, 2.0])), "2"),
+    ],
+)
+def test_an_assertion_is_refused_in_one_line_with_its_values(function, values):
+    messages = set()
+    for call in (function, tf.function(function)):
+        with pytest.raises(ValueError) as refused, refused_in_one_line():
+            call()
+        messages.add(str(refused.value))
+    (message,) = messages
+    assert message.endswith(f": {values}") and "\n" not in message
+    assert message.startswith(("Float images must lie in [0, 1] ", "Label"))
+
+
+def test_errors_of_others_are_left_alone():
+    with pytest.raises(tf.errors.InvalidArgumentError), refused_in_one_line():
+        tf.reshape([1, 2, 3], [2])
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, 3.0, "3", True, None])
+def test_what_is_no_whole_number_is_refused_by_name(value):
+    with pytest.raises(ValueError, match=f"depth .*at least 1. Received: depth={value!r}"):
+        check_whole(1, depth=value)
+    check_whole(1, depth=1, steps=np.int64(7))
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+def test_a_clean_batch_is_at_distance_0_in_bucket_0():
     batch = clean_batch(GREY, np.array([5, 3]))
     np.testing.assert_allclose(batch.images, GREY / 255, atol=1e-7)
-    np.testing.assert_array_equal(batch.labels, [5, 3])
-    np.testing.assert_array_equal(batch.partners, [5, 3])
-    for zero in (batch.mix, batch.distance, batch.bucket):
-        np.testing.assert_array_equal(zero, [0, 0])
+    for field, expected in zip(batch[1:], ([5, 3], [5, 3], [0, 0], [0, 0], [0, 0]), strict=True):
+        np.testing.assert_array_equal(field, expected)
     dtypes = [field.dtype for field in batch]
     assert dtypes == [tf.float32, tf.int32, tf.int32, tf.float32, tf.float32, tf.int32]
 
 
-def test_check_batch_passes_what_is_right():
-    for images in (GREY, GREY / np.float32(255), (GREY / 255).astype(np.float16)):
-        for labels in ([0, 1], np.uint8([[0], [1]]), np.int64([0, 1])):
-            checked, classes = check_batch(images, labels)
-            np.testing.assert_array_equal(checked, images)
-            np.testing.assert_array_equal(classes, [0, 1])
-            assert classes.dtype == tf.int32
+def test_label_rows_keep_every_class_and_bucket_of_imagenet_21k():
+    numbers = tf.range(21_841)
+    fractions = tf.random.stateless_uniform([21_841], [1, 2])
+    batch = AugmentedBatch(None, numbers, numbers[::-1], fractions / 2, fractions, numbers)
+    for rows in (label_rows(batch), tf.cast(label_rows(batch), tf.float64)):
+        assert rows.shape == (21_841, 5)
+        again = from_label_rows(rows)
+        assert again.images is None
+        for field, expected in zip(again[1:], batch[1:], strict=True):
+            assert field.dtype == expected.dtype
+            np.testing.assert_array_equal(field, expected)
 
 
-@pytest.mark.parametrize(
-    ("images", "labels", "message"),
-    [
-        (GREY[..., 0], [0, 1], r"shape \[B, H, W, C\].*Received: images.shape=\(2, 4, 4\)"),
-        (GREY[0], [0, 1], r"Received: images.shape=\(4, 4, 1\)"),
-        (GREY.astype(np.int32), [0, 1], "cast them. Received: images.dtype=int32"),
-        (GREY.astype(bool), [0, 1], "Received: images.dtype=bool"),
-        (GREY, np.eye(10)[:2], r"not one-hot rows; use tf.argmax.*labels.shape=\(2, 10\)"),
-        (GREY, np.eye(10, dtype=int)[:2], r"not one-hot rows"),
-        (GREY, [0.0, 1.0], "integer class numbers; cast them. Received: labels.dtype=float32"),
-        (GREY, np.array(["a", "b"]), "Received: labels.dtype=string"),
-        (GREY, 3, r"shape \[B\] or \[B, 1\]. Received: labels.shape=\(\)"),
-        (GREY, np.zeros([2, 1, 1], int), r"Received: labels.shape=\(2, 1, 1\)"),
-    ],
-)
-def test_check_batch_refuses_types_and_ranks(images, labels, message):
-    with pytest.raises(ValueError, match=message):
-        check_batch(images, labels)
-    with pytest.raises(ValueError, match=message):
-        tf.function(check_batch)(tf.constant(images), tf.constant(labels))
-
-
-def _of_unknown_rank(images, labels) -> tf.data.Dataset:
-    return tf.data.Dataset.from_generator(lambda: [(images, labels)], (tf.uint8, tf.int32))
-
-
-def test_images_need_a_known_rank():
-    with pytest.raises(ValueError, match=r"call images.set_shape\(.*images.shape=<unknown>"):
-        _of_unknown_rank(GREY, [0, 1]).map(check_batch)
-
-
-def test_labels_of_unknown_rank_are_checked_in_the_graph():
-    def check(images, labels):
-        images.set_shape([None, 4, 4, 1])
-        return check_batch(images, labels)
-
-    for labels in ([0, 1], [[0], [1]]):
-        ((_, classes),) = _of_unknown_rank(GREY, labels).map(check)
-        np.testing.assert_array_equal(classes, [0, 1])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="class numbers, one an image"):
-        list(_of_unknown_rank(GREY, np.eye(10, dtype=int)[:2]).map(check))
-
-
-@pytest.mark.parametrize("value", [np.nan, -0.01, 1.01, 255.0, np.inf])
-def test_check_batch_refuses_values_in_the_graph_too(value):
-    images = GREY / np.float32(255)
-    images[1, 2, 3, 0] = value
-    for check in (check_batch, tf.function(check_batch)):
-        with pytest.raises(tf.errors.InvalidArgumentError, match=r"must lie in \[0, 1\]"):
-            check(tf.constant(images), tf.constant([0, 1]))
-    data = tf.data.Dataset.from_tensors((images, [0, 1]))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"must lie in \[0, 1\]"):
-        list(data.apply(dataset_transform(Dimming(), seed=1)))
+@pytest.mark.parametrize("labels", [np.uint8([5, 3]), [[5], [3]], np.float32([5, 3])])
+def test_class_numbers_are_rows_of_clean_images(labels):
+    expected = without_partner(None, [5, 3], distance=tf.zeros(2), bucket=tf.constant([0, 0]))
+    for field, of_clean in zip(from_label_rows(labels)[1:], expected[1:], strict=True):
+        assert field.dtype == of_clean.dtype
+        np.testing.assert_array_equal(field, of_clean)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel import ExpectedCalibrationError, expected_calibration_error
+from keras_autolabel import AutoLabelModel, ExpectedCalibrationError, expected_calibration_error
 from keras_autolabel.calibration import calibration_of, calibration_sums
 from tests.conftest import linear_network, numpy_calibration, numpy_softmax
 
@@ -59,16 +59,14 @@ def test_ece_equals_netcal(metrics, predictions):
     expected = metrics.ECE(15).measure(probabilities.astype(np.float64), labels)
     actual = expected_calibration_error(labels, probabilities)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
-
-
-def test_ece_equals_netcal_with_confidences_of_exactly_0_and_1(metrics):
+    # With confidences of exactly 0 and 1.
     rng = np.random.default_rng(1)
     confidence = rng.uniform(size=10_000).astype(np.float32)
     confidence[:500], confidence[500:1000] = 0.0, 1.0
     labels = (rng.uniform(size=10_000) < confidence**2).astype(int)
     expected = metrics.ECE(15).measure(confidence.astype(np.float64), labels)
-    actual = expected_calibration_error(*_binary(labels, confidence))
-    np.testing.assert_allclose(actual, expected, atol=1e-6)
+    ece, _, _ = calibration_of(calibration_sums(*_binary(labels, confidence)))
+    np.testing.assert_allclose(ece, [expected], atol=1e-6)
 
 
 def test_an_edge_belongs_to_the_bin_above_and_1_to_the_last():
@@ -114,9 +112,70 @@ def test_a_million_rows_at_once():
 
 def test_half_precision_probabilities_are_summed_in_float32(predictions):
     labels, probabilities = predictions
-    half = tf.cast(probabilities, tf.bfloat16)
-    expected = numpy_calibration(labels, tf.cast(half, tf.float32).numpy())[0]
-    np.testing.assert_allclose(expected_calibration_error(labels, half), expected, atol=1e-6)
+    for dtype in (tf.bfloat16, tf.float16, tf.float64):
+        given = tf.cast(probabilities, dtype)
+        expected = numpy_calibration(labels, tf.cast(given, tf.float32).numpy())[0]
+        np.testing.assert_allclose(expected_calibration_error(labels, given), expected, atol=1e-6)
+
+
+def test_labels_are_one_hot_too(predictions):
+    labels, probabilities = predictions
+    expected = numpy_calibration(labels, probabilities)[0]
+    for given in (np.eye(10)[labels], labels[:, np.newaxis], labels.astype(np.float32)):
+        np.testing.assert_allclose(
+            expected_calibration_error(given, probabilities), expected, atol=1e-6
+        )
+
+
+def test_a_nan_and_no_example_are_told_of_by_a_nan():
+    assert np.isnan(expected_calibration_error([0, 1], [[np.nan, np.nan], [0.5, 0.5]]))
+    assert np.isnan(expected_calibration_error(np.zeros(0, int), np.zeros([0, 3])))
+    metric = ExpectedCalibrationError()
+    metric.update_state([0, 1], [[np.nan, np.nan], [0.5, 0.5]])
+    assert np.isnan(metric.result())
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "values"),
+    [
+        ([0, 1], [[2.0, -1.0], [0.5, 0.5]], "-1.*2"),
+        ([0, 1], [[1.25, 0.0], [0.5, 0.5]], "0.25"),
+        ([0, 1], [[0.25, 0.25], [0.5, 0.5]], "0.5"),
+        ([0, 1], [[0.0, 0.0], [0.5, 0.5]], "1"),
+        ([0, 2], [[0.5, 0.5], [0.5, 0.5]], "2"),
+        ([-1, 1], [[0.5, 0.5], [0.5, 0.5]], "-1"),
+        ([[0.5, 0.5], [0.0, 1.0]], [[0.5, 0.5], [0.5, 0.5]], "2"),
+    ],
+)
+def test_what_is_no_probability_or_no_class_is_refused(labels, predictions, values):
+    labels, predictions = tf.constant(labels), tf.constant(predictions)
+    metric = ExpectedCalibrationError()
+    in_graph = tf.function(expected_calibration_error)
+    for measure in (expected_calibration_error, in_graph, metric.update_state):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s)keras_autolabel.*{values}"):
+            measure(labels, predictions)
+    assert float(metric.result()) == 0.0
+
+
+def test_predictions_of_one_example_are_refused():
+    with pytest.raises(ValueError, match=r"\(2,\)"):
+        expected_calibration_error([1], [0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "passes", "refused"),
+    [("float32", 0.0009, 0.0011), ("float16", 0.004, 0.006), ("bfloat16", 0.015, 0.025)],
+)
+def test_rows_sum_to_1_as_well_as_their_precision_allows(dtype, passes, refused):
+    for off in (passes, -passes):
+        expected_calibration_error([0, 0], tf.cast([[1.0 + off, 0.0], [0.5 + off, 0.5]], dtype))
+        expected_calibration_error([0, 0], tf.cast([[1.0 + off, -off], [0.0, 1.0]], dtype))
+    for row in ([1.0 + refused, 0.0], [1.0 - refused, 0.0], [1.0 + refused, -refused]):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="sum to 1"):
+            expected_calibration_error([0, 0], tf.cast([row, [0.5, 0.5]], dtype))
 
 
 # --- the metric -----------------------------------------------------------------------------------
@@ -151,31 +210,35 @@ def test_metric_with_sample_weight_equals_repeated_rows(predictions):
     np.testing.assert_allclose(metric.result(), numpy_calibration(*repeated)[0], atol=1e-6)
 
 
-def test_metric_from_logits_and_column_labels(predictions):
+def test_metric_from_logits(predictions):
     labels, probabilities = (part[200:1200] for part in predictions)
     metric = ExpectedCalibrationError(from_logits=True)
-    metric.update_state(labels[:, np.newaxis], np.log(probabilities) + 3.0)
-    np.testing.assert_allclose(
-        metric.result(), numpy_calibration(labels, probabilities)[0], atol=1e-5
-    )
+    metric.update_state(labels, np.log(probabilities) + 3.0)
+    expected = numpy_calibration(labels, probabilities)[0]
+    np.testing.assert_allclose(metric.result(), expected, atol=1e-5)
 
 
-def test_metric_under_fit_and_evaluate(digits):
+@pytest.mark.parametrize("from_logits", [True, False, None])
+def test_metric_under_fit_and_evaluate(digits, from_logits):
     images, labels = digits
     network = linear_network((8, 8, 1), 10, scale=0.2)
-    network.compile(
-        keras.optimizers.SGD(0.0),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[ExpectedCalibrationError(from_logits=True)],
-    )
     inputs = images / np.float32(255)
     weights, bias = network.get_weights()
     probabilities = numpy_softmax(inputs.reshape(len(inputs), -1) @ weights + bias)
     expected = numpy_calibration(labels, probabilities)[0]
+    metrics = [ExpectedCalibrationError(from_logits=from_logits)]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits is True)
+    if from_logits is None:
+        # Compiled into the model, the metric learns that it is given logits.
+        model, loss = AutoLabelModel(network, num_classes=10), None
+    else:
+        softmax = [] if from_logits else [keras.layers.Softmax()]
+        model = keras.Sequential([network, *softmax])
     # The learning rate is 0, so that both epochs end with the same network.
-    history = network.fit(inputs, labels, batch_size=64, epochs=2, verbose=0).history
+    model.compile(keras.optimizers.SGD(0.0), loss, metrics=metrics)
+    history = model.fit(inputs, labels, batch_size=64, epochs=2, verbose=0).history
     np.testing.assert_allclose(history["ece"], [expected, expected], atol=1e-5)
-    ece = network.evaluate(inputs, labels, batch_size=50, verbose=0, return_dict=True)["ece"]
+    ece = model.evaluate(inputs, labels, batch_size=50, verbose=0, return_dict=True)["ece"]
     np.testing.assert_allclose(ece, expected, atol=1e-5)
 
 
@@ -183,12 +246,14 @@ def test_metric_config_round_trip():
     metric = ExpectedCalibrationError(10, from_logits=True, name="calibration")
     copy = keras.utils.deserialize_keras_object(keras.utils.serialize_keras_object(metric))
     assert (copy.num_bins, copy.from_logits, copy.name) == (10, True, "calibration")
+    assert ExpectedCalibrationError().get_config()["from_logits"] is None
 
 
-@pytest.mark.parametrize("num_bins", [0, -1])
+@pytest.mark.parametrize("num_bins", [0, 1.5])
 def test_metric_refuses(num_bins):
-    with pytest.raises(ValueError, match=f"Received: num_bins={num_bins}"):
+    with pytest.raises(ValueError, match=f"num_bins={num_bins}"):
         ExpectedCalibrationError(num_bins)
+    assert ExpectedCalibrationError(1).num_bins == 1
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ MOST_LINES = 15
 
 
 class GaussianNoise:
-    """An object that merely has what is needed. Noise of standard deviation σ; the distance is 2σ."""
+    """An object that merely has what is needed: noise of σ = distance / 2."""
 
     bucket_shape = (10,)
 

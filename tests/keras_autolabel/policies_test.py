@@ -5,247 +5,209 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel import (
-    PGD,
-    AugMix,
-    AutoLabelModel,
-    ConfidenceCalibrated,
-    HalfAdversarial,
-    LabelSmoothing,
-    Mixup,
-    MixupLabels,
-    OneHot,
-    RandAugment,
-    SoftTargetLoss,
-)
-from keras_autolabel.batch import AugmentedBatch
-from keras_autolabel.labels import class_shares
-from tests.conftest import Dimming, linear_network, numpy_softmax
+import keras_autolabel as kal
+from keras_autolabel.batch import label_rows
+from tests.conftest import linear_network, numpy_softmax
+from tests.keras_autolabel.labels_test import batch_of, section_4_3
 
 RATE = 0.5
 SHAPE = (2, 2, 1)
+ROWS = 60
+# The confidences of a table, one a row of the batch.
+LABELS = np.linspace(0.3, 1.0, ROWS)
 
 
-def _batch(labels, partners, mix, distance) -> AugmentedBatch:
-    return AugmentedBatch(
-        images=tf.zeros([len(labels), 1, 1, 1]),
-        labels=tf.constant(labels, tf.int32),
-        partners=tf.constant(partners, tf.int32),
-        mix=tf.constant(mix, tf.float32),
-        distance=tf.constant(distance, tf.float32),
-        bucket=tf.zeros([len(labels)], tf.int32),
+def _smooth(smoothing, one_hot):
+    return (1 - smoothing) * one_hot + smoothing / one_hot.shape[-1]
+
+
+def _power(rho, one_hot, distance):
+    g = (1 - np.minimum(1, distance[:, np.newaxis])) ** rho
+    return g * one_hot + (1 - g) / one_hot.shape[-1]
+
+
+# A policy for K classes, and its dense labels by the papers: one-hot rows of the labels and of the
+# partners, mix and distance.
+POLICIES = {
+    "OneHot": (lambda k: kal.OneHot(), lambda y, p, mix, distance: y),
+    "LabelSmoothing": (
+        lambda k: kal.LabelSmoothing(0.3, num_classes=k),
+        lambda y, p, mix, distance: _smooth(0.3, y),
+    ),
+    "MixupLabels": (
+        lambda k: kal.MixupLabels(),
+        lambda y, p, mix, distance: (1 - mix[:, np.newaxis]) * y + mix[:, np.newaxis] * p,
+    ),
+    "ConfidenceCalibrated": (
+        lambda k: kal.ConfidenceCalibrated(num_classes=k),
+        lambda y, p, mix, distance: _power(10.0, y, distance),
+    ),
+    "ConfidenceCalibrated(0.5)": (
+        lambda k: kal.ConfidenceCalibrated(num_classes=k, rho=0.5),
+        lambda y, p, mix, distance: _power(0.5, y, distance),
+    ),
+    "LabelTable": (
+        lambda k: kal.LabelTable((ROWS,), initial=LABELS),
+        lambda y, p, mix, distance: np.array(
+            [
+                section_4_3(*row, y.shape[-1])
+                for row in zip(y.argmax(-1), p.argmax(-1), LABELS, mix, strict=True)
+            ]
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10])
+@pytest.mark.parametrize("name", POLICIES)
+def test_loss_is_that_of_keras_on_dense_labels_of_the_papers(name, num_classes):
+    make, dense = POLICIES[name]
+    rng = np.random.default_rng(num_classes)
+    logits = tf.constant(rng.normal(scale=3.0, size=[ROWS, num_classes]), tf.float32)
+    labels, partners = rng.integers(num_classes, size=[2, ROWS])
+    mix, distance = rng.uniform([[0.0], [0.0]], [[0.5], [1.0]], [2, ROWS])
+    distance[:3] = [0.0, 1.0, 1.0 + 1e-6]
+    batch = batch_of(labels, partners=partners, mix=mix, distance=distance, bucket=range(ROWS))
+    one_hot = np.eye(num_classes)
+    targets = dense(one_hot[labels], one_hot[partners], mix, distance)
+    expected = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="none")(
+        tf.constant(targets, tf.float32), logits
     )
+    loss = kal.SoftTargetLoss(make(num_classes), reduction="none")
+    for y_true in (batch, label_rows(batch)):
+        np.testing.assert_allclose(loss(y_true, logits), expected, rtol=1e-4, atol=1e-5)
+    # Softer labels do not get past the loss: what the policy itself says.
+    confidence, _ = make(num_classes)(batch)
+    of_label = targets[np.arange(ROWS), labels]
+    apart = labels != partners
+    np.testing.assert_allclose(confidence.numpy()[apart], of_label[apart], rtol=1e-4, atol=1e-6)
 
 
-def _fit_one_step(model, images, labels) -> tuple:
-    """The batch that was trained on, the weights before and after, and the loss."""
+@pytest.mark.parametrize("name", POLICIES)
+def test_configs_round_trip(name):
+    policy = POLICIES[name][0](7)
+    copy = keras.utils.deserialize_keras_object(keras.utils.serialize_keras_object(policy))
+    assert type(copy) is type(policy)
+    assert copy.get_config() == policy.get_config()
+    drawn = np.linspace(0.0, 1.0, ROWS)
+    batch = batch_of([3] * ROWS, mix=drawn / 2, distance=drawn, bucket=range(ROWS))
+    np.testing.assert_array_equal(copy(batch), policy(batch))
+
+
+@pytest.mark.parametrize(
+    ("policy", "arguments", "received"),
+    [
+        (kal.LabelSmoothing, {"smoothing": -0.1, "num_classes": 3}, "-0.1"),
+        (kal.LabelSmoothing, {"smoothing": 1.0, "num_classes": 3}, "1.0"),
+        (kal.LabelSmoothing, {"smoothing": float("nan"), "num_classes": 3}, "nan"),
+        (kal.LabelSmoothing, {"num_classes": 1}, "1"),
+        (kal.ConfidenceCalibrated, {"num_classes": 1}, "1"),
+        (kal.ConfidenceCalibrated, {"num_classes": 3, "rho": 0.0}, "0.0"),
+        (kal.ConfidenceCalibrated, {"num_classes": 3, "rho": float("nan")}, "nan"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(policy, arguments, received):
+    with pytest.raises(ValueError, match=f"Received: .*{received}$"):
+        policy(**arguments)
+
+
+# --- which policy goes with which augmentation ----------------------------------------------------
+
+
+class Own:
+    """An augmentation that says nothing of what its batches offer."""
+
+    bucket_shape = (10,)
+
+    def __call__(self, images, labels, *, seed, bucket=None, network=None):
+        raise NotImplementedError
+
+
+PGD = kal.PGD(epsilon=0.1)
+AUGMENTATIONS = [
+    *(None, Own(), kal.AugMix(), kal.RandAugment(), kal.Mixup()),
+    *(PGD, kal.HalfAdversarial(PGD)),
+]
+# Who ignores a second image is refused where there is one, and who reads what is not there.
+REFUSED = {
+    "AugMix": {"MixupLabels", "ConfidenceCalibrated"},
+    "RandAugment": {"MixupLabels", "ConfidenceCalibrated"},
+    "Mixup": {"OneHot", "LabelSmoothing", "ConfidenceCalibrated"},
+    "PGD": {"MixupLabels", "ConfidenceCalibrated"},
+    "HalfAdversarial": {"MixupLabels"},
+}
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS, ids=lambda x: type(x).__name__)
+def test_which_policies_go_with_an_augmentation(augmentation):
+    network = linear_network(SHAPE, 3)
+    refused = REFUSED.get(type(augmentation).__name__, set())
+    policies = [
+        *(kal.OneHot(), kal.LabelSmoothing(num_classes=3), kal.MixupLabels()),
+        *(kal.ConfidenceCalibrated(num_classes=3), lambda batch: (1.0 - batch.mix, batch.mix)),
+        kal.LabelTable(getattr(augmentation, "bucket_shape", (1,))),
+    ]
+    for policy in policies:
+        name, other = type(policy).__name__, type(augmentation).__name__
+        arguments = {"num_classes": 3, "label_policy": policy}
+        if name not in refused:
+            assert kal.AutoLabelModel(network, augmentation, **arguments).label_policy is policy
+            continue
+        with pytest.raises(ValueError, match=f"{name} does not go with {other}"):
+            kal.AutoLabelModel(network, augmentation, **arguments)
+
+
+@pytest.mark.parametrize("policy", [kal.LabelSmoothing, kal.ConfidenceCalibrated])
+def test_policies_of_other_classes_are_refused(policy):
+    with pytest.raises(ValueError, match=rf"{policy.__name__}\(num_classes=10\), num_classes=3"):
+        kal.AutoLabelModel(
+            linear_network(SHAPE, 3), num_classes=3, label_policy=policy(num_classes=10)
+        )
+
+
+# --- one step of training, by hand ----------------------------------------------------------------
+
+
+def _assert_one_step(augmentation, policy, dense, size: int) -> None:
+    """SGD on softmax regression: dloss/dz = (softmax(z) - target)/B, z = xW + b."""
+    rng = np.random.default_rng(size)
+    images, labels = rng.uniform(size=[size, *SHAPE]).astype(np.float32), rng.integers(3, size=size)
+    model = kal.AutoLabelModel(
+        linear_network(SHAPE, 3), augmentation, num_classes=3, label_policy=policy
+    )
     model.compile(keras.optimizers.SGD(RATE))
     before = model.network.get_weights()
     batch = model.augment(tf.constant(images), tf.constant(labels))
-    history = model.fit(images, labels, batch_size=len(labels), shuffle=False, verbose=0).history
-    return batch, before, model.network.get_weights(), history["loss"][0]
-
-
-def _assert_one_step(images, targets, before, after, loss) -> None:
-    """SGD on softmax regression: dloss/dz = (softmax(z) - target)/B, z = xW + b."""
-    inputs = np.reshape(images, [len(targets), -1]).astype(np.float64)
+    history = model.fit(images, labels, batch_size=size, shuffle=False, verbose=0).history
+    after = model.network.get_weights()
+    targets = dense(images, labels, batch)
+    inputs = batch.images.numpy().reshape(size, -1).astype(np.float64)
     probabilities = numpy_softmax(inputs @ before[0] + before[1])
-    np.testing.assert_allclose(
-        loss, -(targets * np.log(probabilities)).sum(axis=-1).mean(), rtol=1e-5
-    )
-    gradient = (probabilities - targets) / len(targets)
+    loss = -(targets * np.log(probabilities)).sum(axis=-1).mean()
+    np.testing.assert_allclose(history["loss"], [loss], rtol=1e-5)
+    gradient = (probabilities - targets) / size
     np.testing.assert_allclose(after[0], before[0] - RATE * inputs.T @ gradient, atol=1e-6)
     np.testing.assert_allclose(after[1], before[1] - RATE * gradient.sum(axis=0), atol=1e-6)
 
 
-# --- mixup ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("num_classes", [2, 3, 10])
-def test_mixup_labels_give_the_ordinary_mixup_loss(num_classes):
-    rng = np.random.default_rng(num_classes)
-    labels, partners = rng.integers(num_classes, size=[2, 200])
-    # γ is the weight of the first class wherever it falls; the larger share dominates.
-    gamma = rng.uniform(0.5, 1.0, size=200).astype(np.float32)
-    logits = rng.normal(scale=3.0, size=[200, num_classes]).astype(np.float32)
-    assert np.any(labels == partners) and np.any(labels != partners)
-    one_hot = np.eye(num_classes, dtype=np.float32)
-    dense = gamma[:, np.newaxis] * one_hot[labels] + (1 - gamma[:, np.newaxis]) * one_hot[partners]
-    expected = keras.losses.categorical_crossentropy(dense, logits, from_logits=True)
-    batch = _batch(labels, partners, 1.0 - gamma, 2.0 * (1.0 - gamma))
-    actual = SoftTargetLoss(MixupLabels(), reduction="none").call(batch, tf.constant(logits))
-    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_mixup_labels_are_the_two_weights():
-    confidence, share = MixupLabels()(_batch([1, 2], [0, 2], [0.25, 0.0], [0.5, 0.0]))
-    np.testing.assert_array_equal(confidence, [0.75, 1.0])
-    np.testing.assert_array_equal(share, [0.25, 0.0])
-
-
 def test_mixup_trains_on_ordinary_mixup():
-    rng = np.random.default_rng(0)
-    images, labels = rng.uniform(size=[12, *SHAPE]).astype(np.float32), rng.integers(3, size=12)
-    model = AutoLabelModel(
-        linear_network(SHAPE, 3), Mixup(), num_classes=3, label_policy=MixupLabels()
-    )
-    batch, before, after, loss = _fit_one_step(model, images, labels)
-    mix = batch.mix.numpy()[:, np.newaxis].astype(np.float64)
-    targets = (1.0 - mix) * np.eye(3)[labels] + mix * np.eye(3)[batch.partners]
-    _assert_one_step(batch.images, targets, before, after, loss)
+    def dense(images, labels, batch):
+        mix = batch.mix.numpy()[:, np.newaxis].astype(np.float64)
+        return (1.0 - mix) * np.eye(3)[labels] + mix * np.eye(3)[batch.partners]
 
-
-# --- CCAT -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("num_classes", [2, 3, 10])
-@pytest.mark.parametrize("rho", [0.5, 1.0, 10.0])
-def test_confidence_calibrated_is_the_power_transition(num_classes, rho):
-    rng = np.random.default_rng(0)
-    distance = np.concatenate([rng.uniform(size=50), [0.0, 1.0, 1.0 + 1e-6]]).astype(np.float32)
-    labels = rng.integers(num_classes, size=53)
-    batch = _batch(labels, labels, np.zeros(53), distance)
-    g = (1.0 - np.minimum(1.0, distance.astype(np.float64)))[:, np.newaxis] ** rho
-    targets = g * np.eye(num_classes)[labels] + (1.0 - g) / num_classes
-    policy = ConfidenceCalibrated(num_classes=num_classes, rho=rho)
-    confidence, share = policy(batch)
-    np.testing.assert_allclose(confidence, targets[np.arange(53), labels], rtol=1e-4)
-    np.testing.assert_array_equal(share, np.zeros(53))
-    true, partner, other = class_shares(labels, labels, confidence, share, num_classes)
-    np.testing.assert_allclose(true + partner + other * (num_classes - 1), 1.0, atol=1e-6)
-    logits = rng.normal(size=[53, num_classes])
-    actual = SoftTargetLoss(policy, reduction="none").call(batch, tf.constant(logits))
-    expected = -(targets * np.log(numpy_softmax(logits))).sum(axis=-1)
-    np.testing.assert_allclose(actual, expected, rtol=1e-4)
-
-
-def test_confidence_calibrated_by_hand():
-    policy = ConfidenceCalibrated(num_classes=4, rho=2.0)
-    # g = 1, 0.25, 0; the label is g + (1 - g)/4.
-    confidence, _ = policy(_batch([0] * 3, [0] * 3, [0.0] * 3, [0.0, 0.5, 1.0]))
-    np.testing.assert_allclose(confidence, [1.0, 0.4375, 0.25])
-
-
-def test_confidence_calibrated_treats_a_partner_like_every_other_class():
-    policy = ConfidenceCalibrated(num_classes=4, rho=2.0)
-    batch = _batch([0, 1], [3, 1], [0.25, 0.25], [0.5, 0.5])
-    confidence, share = policy(batch)
-    shares = class_shares(batch.labels, batch.partners, confidence, share, 4)
-    true, partner, other = (x.numpy() for x in shares)
-    np.testing.assert_allclose(true, [0.4375, 0.4375])
-    np.testing.assert_allclose(partner, [0.1875, 0.0])
-    np.testing.assert_allclose(other, [0.1875, 0.1875])
+    _assert_one_step(kal.Mixup(), kal.MixupLabels(), dense, 12)
 
 
 @pytest.mark.parametrize("size", [6, 7])
 def test_half_adversarial_trains_on_calibrated_confidence(size):
-    rng = np.random.default_rng(1)
-    images = rng.uniform(size=[size, *SHAPE]).astype(np.float32)
-    labels = rng.integers(3, size=size)
-    model = AutoLabelModel(
-        linear_network(SHAPE, 3),
-        HalfAdversarial(PGD(epsilon=0.2, num_steps=3, relative_step_size=0.1)),
-        num_classes=3,
-        label_policy=ConfidenceCalibrated(num_classes=3, rho=10.0),
-    )
-    batch, before, after, loss = _fit_one_step(model, images, labels)
-    attacked = batch.images.numpy().astype(np.float64)
-    distance = np.abs(attacked - images).max(axis=(1, 2, 3)) / 0.2
-    np.testing.assert_allclose(distance[: size // 2], 0.0)
-    assert np.all((distance[size // 2 :] > 0.0) & (distance[size // 2 :] <= 1.0 + 1e-6))
-    g = (1.0 - np.minimum(distance, 1.0))[:, np.newaxis] ** 10.0
-    targets = g * np.eye(3)[labels] + (1.0 - g) / 3.0
-    _assert_one_step(attacked, targets, before, after, loss)
+    def dense(images, labels, batch):
+        distance = np.abs(batch.images.numpy().astype(np.float64) - images).max((1, 2, 3)) / 0.2
+        assert np.all(distance[: size // 2] == 0.0) and np.all(distance[size // 2 :] > 0.0)
+        return _power(10.0, np.eye(3)[labels], distance)
 
-
-# --- configs and arguments ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("policy", "config"),
-    [
-        (MixupLabels(), {}),
-        (ConfidenceCalibrated(num_classes=7, rho=3.0), {"num_classes": 7, "rho": 3.0}),
-    ],
-)
-def test_config_round_trips(policy, config):
-    assert policy.get_config() == config
-    for copy in (
-        keras.utils.deserialize_keras_object(keras.utils.serialize_keras_object(policy)),
-        type(policy).from_config(config),
-    ):
-        assert type(copy) is type(policy) and copy.get_config() == config
-
-
-CCAT = HalfAdversarial(PGD(epsilon=0.1))
-
-
-@pytest.mark.parametrize(
-    ("augmentation", "policy", "message"),
-    [
-        (
-            AugMix(),
-            LabelSmoothing(num_classes=10),
-            r"LabelSmoothing\(num_classes=10\), num_classes=3",
-        ),
-        (CCAT, ConfidenceCalibrated(num_classes=2), r"Calibrated\(num_classes=2\), num_classes=3"),
-        (AugMix(), MixupLabels(), "MixupLabels does not go with AugMix: .*mixture of two images"),
-        (RandAugment(), MixupLabels(), "does not go with RandAugment"),
-        (PGD(epsilon=0.1), MixupLabels(), "does not go with PGD"),
-        (CCAT, MixupLabels(), "does not go with HalfAdversarial"),
-        (Mixup(), OneHot(), "OneHot does not go with Mixup: .*MixupLabels is ordinary mixup"),
-        (Mixup(), LabelSmoothing(num_classes=3), "ignore the second class; MixupLabels is ord"),
-        (Mixup(), ConfidenceCalibrated(num_classes=3), "does not go with Mixup"),
-        (PGD(epsilon=0.1), ConfidenceCalibrated(num_classes=3), "HalfAdversarial"),
-        (CCAT, None, "LabelTable does not go with HalfAdversarial: pass label_policy=Confidence"),
-    ],
-)
-def test_policies_that_do_not_fit_are_refused(augmentation, policy, message):
-    with pytest.raises(ValueError, match=message):
-        AutoLabelModel(linear_network(SHAPE, 3), augmentation, num_classes=3, label_policy=policy)
-
-
-@pytest.mark.parametrize(
-    ("augmentation", "policy"),
-    [
-        (Dimming(), MixupLabels()),
-        (Dimming(), ConfidenceCalibrated(num_classes=3)),
-        # The dataset may be augmented already.
-        (None, MixupLabels()),
-        (CCAT, OneHot()),
-        (CCAT, LabelSmoothing(num_classes=3)),
-        (Mixup(), lambda batch: (1.0 - batch.mix, batch.mix)),
-        (Mixup(), None),
-    ],
-)
-def test_policies_that_fit_pass(augmentation, policy):
-    AutoLabelModel(linear_network(SHAPE, 3), augmentation, num_classes=3, label_policy=policy)
-
-
-def test_a_model_of_ccat_survives_its_config():
-    model = AutoLabelModel(
-        linear_network(SHAPE, 3),
-        HalfAdversarial(PGD(epsilon=0.2, num_steps=3)),
-        num_classes=3,
-        label_policy=ConfidenceCalibrated(num_classes=3, rho=4.0),
-    )
-    copy = AutoLabelModel.from_config(model.get_config())
-    assert isinstance(copy.augmentation, HalfAdversarial)
-    assert copy.augmentation.attack.get_config() == model.augmentation.attack.get_config()
-    assert copy.label_policy.get_config() == {"num_classes": 3, "rho": 4.0}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"num_classes": 1}, "num_classes must be at least 2. Received: 1"),
-        ({"num_classes": 3, "rho": 0.0}, "rho must be above 0. Received: rho=0.0"),
-        ({"num_classes": 3, "rho": float("nan")}, "Received: rho=nan"),
-    ],
-)
-def test_arguments_are_checked(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        ConfidenceCalibrated(**arguments)
+    attack = kal.PGD(epsilon=0.2, num_steps=3, relative_step_size=0.1)
+    policy = kal.ConfidenceCalibrated(num_classes=3)
+    _assert_one_step(kal.HalfAdversarial(attack), policy, dense, size)
 
 
 if __name__ == "__main__":
