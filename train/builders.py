@@ -1,18 +1,18 @@
 """What a run is made of, out of its settings."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 
 import numpy as np
+import tensorflow as tf
 from tensorflow import keras
 
 import data
 import keras_autolabel as kal
+from keras_autolabel.checks import check_last_batch, check_policy
+from train.choices import AUGMENTATIONS, LABELS, NETWORKS, SCHEDULES
 from train.image_network import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
-from train.resnet50 import resnet50
-from train.schedules import cifar_schedule, imagenet_schedule
-from train.settings import Settings
-from train.small_resnet import small_resnet
-from train.wide_resnet import wide_resnet
+from train.settings import Settings, check_finite
 
 # What published networks normalise with; CIFAR-10's serve CIFAR-100 there, too.
 PUBLISHED_MOMENTS = {
@@ -21,6 +21,68 @@ PUBLISHED_MOMENTS = {
     "imagenet2012": (IMAGENET_MEAN, IMAGENET_STD),
     "image_folder": (IMAGENET_MEAN, IMAGENET_STD),
 }
+
+
+def check(settings: Settings) -> None:
+    """Refuses settings that make no sense, alone or together, before any data is read.
+
+    Args:
+        settings: The settings.
+
+    Raises:
+        ValueError: With the reason.
+
+    Example:
+        >>> check(Settings(augmentation="augmix", labels="autolabel"))
+    """
+    check_finite(settings)
+    augmentation = AUGMENTATIONS[settings.augmentation](settings)
+    policy, of_clean_images = LABELS[settings.labels]
+    with _naming(settings, "augmentation", "labels"):
+        if augmentation is None and not of_clean_images:
+            raise ValueError("they say how far an image was moved, and nothing moves it.")
+        # How many classes there are the data will tell; what goes together is the same for all.
+        made = policy(settings, 10)
+        if made is not None:
+            check_policy(made, augmentation, 10)
+    with _naming(settings, "augmentation", "batch_size"):
+        size = settings.batch_size
+        check_last_batch(augmentation, examples=size, batch_size=size)
+    with _naming(settings, "schedule", "epochs"):
+        SCHEDULES[settings.schedule](settings, 1)
+    if settings.train_examples is not None:
+        check_batch(settings, settings.train_examples)
+
+
+@contextlib.contextmanager
+def _naming(settings: Settings, first: str, second: str) -> Iterator[None]:
+    """Names the two settings that do not go together, before the reason."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"--{first}={getattr(settings, first)} does not go with "
+            f"--{second}={getattr(settings, second)}: {error}"
+        ) from error
+
+
+def check_batch(settings: Settings, examples: int) -> None:
+    """Refuses a batch that is larger than the training set.
+
+    Args:
+        settings: The settings of the run.
+        examples: Number of training images.
+
+    Raises:
+        ValueError: With both numbers.
+
+    Example:
+        >>> check_batch(Settings(batch_size=64), 64)
+    """
+    if settings.batch_size > examples:
+        raise ValueError(
+            f"--batch_size={settings.batch_size} is more than the {examples} training images."
+        )
 
 
 def load_data(settings: Settings, *, download: bool = False) -> data.Splits:
@@ -53,31 +115,6 @@ def load_data(settings: Settings, *, download: bool = False) -> data.Splits:
     )
 
 
-def build_network(settings: Settings, train: data.Split, num_classes: int) -> keras.Model:
-    """The network: raw images, uint8 or float in [0, 1], to logits.
-
-    Args:
-        settings: The settings of the run.
-        train: The training images. The network normalises with their mean and standard deviation
-            per channel, or with published ones, see ``PUBLISHED_MOMENTS``.
-        num_classes: K.
-
-    Returns:
-        A Keras model with fresh weights.
-    """
-    moments = PUBLISHED_MOMENTS.get(settings.dataset) or channel_moments(train.images)
-    mean, std = (list(moment) for moment in moments)
-    options = {"mean": mean, "std": std, "l2": settings.l2}
-    image_shape = train.image_shape
-    if settings.network == "wide_resnet":
-        return wide_resnet(
-            image_shape, num_classes, depth=settings.depth, width=settings.width, **options
-        )
-    if settings.network == "resnet50":
-        return resnet50(image_shape, num_classes, **options)
-    return small_resnet(image_shape, num_classes, **options)
-
-
 def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of the pixels of each channel, on the scale of [0, 1].
 
@@ -100,81 +137,29 @@ def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(np.maximum(shares @ values**2 - mean**2, 0.0))
 
 
-def build_augmentation(settings: Settings) -> Callable | None:
-    """The augmentation of a run; None where images stay as they are."""
-    buckets = settings.num_buckets
-    attack = {
-        "epsilon": settings.epsilon,
-        "num_steps": settings.attack_steps,
-        "relative_step_size": settings.relative_step_size,
-        "random_start": settings.random_start,
-    }
-    if settings.augmentation == "augmix":
-        return kal.AugMix(
-            num_buckets=buckets, max_depth=settings.max_depth, severity=settings.severity
-        )
-    if settings.augmentation == "randaugment":
-        return kal.RandAugment(
-            num_buckets=buckets,
-            num_operations=settings.num_operations,
-            max_magnitude=settings.max_magnitude,
-        )
-    if settings.augmentation == "mixup":
-        return kal.Mixup(num_buckets=buckets, beta=settings.beta)
-    if settings.augmentation == "pgd" and settings.labels == "ccat":
-        return kal.HalfAdversarial(kal.PGD(num_buckets=buckets, **attack))
-    if settings.augmentation == "pgd":
-        return kal.PGD(num_buckets=buckets, **attack)
-    return None
-
-
-def build_label_policy(settings: Settings, num_classes: int) -> Callable | None:
-    """The label policy of a run; None for AutoLabel's own table."""
-    if settings.labels == "one_hot":
-        return kal.OneHot()
-    if settings.labels == "label_smoothing":
-        return kal.LabelSmoothing(settings.smoothing, num_classes=num_classes)
-    if settings.labels == "mixup":
-        return kal.MixupLabels()
-    if settings.labels == "ccat":
-        return kal.ConfidenceCalibrated(num_classes=num_classes, rho=settings.rho)
-    return None
-
-
-def build_callbacks(settings: Settings, holdout: data.Split) -> list[keras.callbacks.Callback]:
-    """What learns the labels of a run: ``AutoLabel``, or nothing.
+def build_network(settings: Settings, train: data.Split, num_classes: int) -> keras.Model:
+    """The network: raw images, uint8 or float in [0, 1], to logits.
 
     Args:
         settings: The settings of the run.
-        holdout: The clean images that guide the labels.
+        train: The training images. The network normalises with their mean and standard deviation
+            per channel, or with published ones, see ``PUBLISHED_MOMENTS``.
+        num_classes: K.
 
     Returns:
-        Keras callbacks, one or none.
-
-    Example:
-        >>> build_callbacks(Settings(labels="one_hot"), holdout=None)
-        []
+        A Keras model with fresh weights.
     """
-    if settings.labels != "autolabel":
-        return []
-    return [
-        kal.AutoLabel(
-            (holdout.images, holdout.labels),
-            step_size=settings.step_size,
-            num_bins=settings.num_bins,
-            examples_per_bucket=settings.examples_per_bucket,
-            start_epoch=settings.start_epoch,
-        )
-    ]
+    moments = PUBLISHED_MOMENTS.get(settings.dataset) or channel_moments(train.images)
+    mean, std = (list(moment) for moment in moments)
+    network = NETWORKS[settings.network](settings)
+    return network(train.image_shape, num_classes, mean=mean, std=std, l2=settings.l2)
 
 
 def build_optimizer(settings: Settings, steps_per_epoch: int) -> keras.optimizers.Optimizer:
     """Nesterov SGD with the learning rate of ``settings.schedule``.
 
     Args:
-        settings: The settings. ``"cosine"``: ``learning_rate`` is that of a batch of 128, grows
-            with the batch, and falls to 0 along a cosine. ``"cifar"``, ``"imagenet"``: as
-            published, see ``cifar_schedule`` and ``imagenet_schedule``.
+        settings: The settings of the run.
         steps_per_epoch: Steps of one epoch.
 
     Returns:
@@ -183,21 +168,72 @@ def build_optimizer(settings: Settings, steps_per_epoch: int) -> keras.optimizer
     Raises:
         ValueError: If there are too few epochs for a published schedule.
     """
-    if settings.schedule == "cosine":
-        rate = settings.learning_rate * settings.batch_size / 128.0
-        steps = settings.epochs * steps_per_epoch
-        schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
-    else:
-        published = {"cifar": cifar_schedule, "imagenet": imagenet_schedule}[settings.schedule]
-        try:
-            schedule = published(
-                batch_size=settings.batch_size,
-                steps_per_epoch=steps_per_epoch,
-                epochs=settings.epochs,
-            )
-        except ValueError as error:
-            raise ValueError(
-                f"--epochs={settings.epochs} is too short for --schedule={settings.schedule}: "
-                f"{error}"
-            ) from error
+    schedule = SCHEDULES[settings.schedule](settings, steps_per_epoch)
     return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)
+
+
+def build_model(settings: Settings, splits: data.Splits) -> kal.AutoLabelModel:
+    """The compiled model of a run, on all GPUs there are.
+
+    Args:
+        settings: The settings of the run.
+        splits: Its data.
+
+    Returns:
+        A model with fresh weights.
+
+    Raises:
+        ValueError: If a batch is larger than the training set, or the network does not fit.
+    """
+    check_batch(settings, len(splits.train))
+    keras.utils.set_random_seed(settings.seed)
+    several = len(tf.config.list_logical_devices("GPU")) > 1
+    strategy = tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
+    num_classes = len(splits.class_names)
+    with strategy.scope():
+        model = kal.AutoLabelModel(
+            build_network(settings, splits.train, num_classes),
+            AUGMENTATIONS[settings.augmentation](settings),
+            num_classes=num_classes,
+            label_policy=LABELS[settings.labels].policy(settings, num_classes),
+            seed=settings.seed,
+        )
+        model.compile(
+            build_optimizer(settings, len(splits.train) // settings.batch_size),
+            metrics=["accuracy", kal.ExpectedCalibrationError(settings.num_bins, from_logits=True)],
+        )
+        # Keras 2 shows the weights of no model that has not seen its first images.
+        model.build([None, *splits.train.image_shape])
+    return model
+
+
+def label_table(model: kal.AutoLabelModel) -> np.ndarray | None:
+    """The learned labels of a model, float32 of its buckets' shape; None where labels are fixed."""
+    table = getattr(model.label_policy, "confidence", None)
+    return None if table is None else tf.convert_to_tensor(table).numpy()
+
+
+def build_callbacks(
+    settings: Settings, model: kal.AutoLabelModel, holdout: data.Split
+) -> list[keras.callbacks.Callback]:
+    """What learns the labels of a model: ``AutoLabel``, or nothing where they are fixed.
+
+    Args:
+        settings: The settings of the run.
+        model: The model of the run.
+        holdout: The clean images that guide the labels.
+
+    Returns:
+        Keras callbacks, one or none.
+    """
+    if label_table(model) is None:
+        return []
+    return [
+        kal.AutoLabel(
+            (holdout.images, holdout.labels),
+            step_size=settings.step_size,
+            num_bins=settings.num_bins,
+            examples_per_bucket=settings.examples_per_bucket or None,
+            start_epoch=settings.start_epoch,
+        )
+    ]

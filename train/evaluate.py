@@ -13,41 +13,24 @@ test images. Results are in --output_dir: evaluation.json, evaluation.csv and fi
 import dataclasses
 import os
 import pathlib
-import sys
 
 import numpy as np
-import tensorflow as tf
-from absl import app, flags, logging
+from absl import app, flags
 
 import data
 from data import corrupted_sets
 from keras_autolabel import TemperatureScaling
-from train import builders, evaluation, past_run
-from train.evaluation_report import Report
+from train import builders, command_line, evaluation, run_folder
 from train.predictor import Predictor
-from train.report import reason_of
+from train.report import Report
 from train.settings import Settings
 
+# How test images are prepared: settings of the run, unless flags say otherwise.
+PREPARED = ("data_dir", "image_size", "crop_and_flip", "skip_unreadable")
+
 flags.DEFINE_multi_string("model", None, "What to measure; may be given several times.")
-flags.DEFINE_enum("dataset", "digits", list(data.DATASETS), "The clean images: its test split.")
-flags.DEFINE_string("data_dir", None, "Folder with the files of the data set.")
-flags.DEFINE_integer(
-    "image_size",
-    None,
-    "imagenet2012, image_folder: side of the images in pixels; by default that of the run.",
-    lower_bound=8,
-)
-flags.DEFINE_boolean(
-    "crop_and_flip",
-    None,
-    "image_folder: whether to show the middle that a model trained on crops expects; by default as "
-    "the run was trained.",
-)
-flags.DEFINE_boolean(
-    "skip_unreadable",
-    None,
-    "image_folder: leaves out files that are no image; by default if the run did.",
-)
+command_line.define_flags(["dataset", *PREPARED], of_the_run=True)
+command_line.define_flags(["num_bins"])
 flags.DEFINE_boolean("download", False, "Lets TFDS download and prepare a data set, once.")
 flags.DEFINE_integer(
     "examples",
@@ -71,7 +54,6 @@ flags.DEFINE_boolean(
     "temperature_scaling", False, "Fits a temperature on the hold-out, beside the model's own."
 )
 flags.DEFINE_integer("seed", 0, "Seed of the attacks, and of corruptions that have to be made.")
-flags.DEFINE_integer("num_bins", 15, "Bins of the ECE.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 500, "Images that are predicted at once.", lower_bound=1)
 flags.DEFINE_integer("processes", os.cpu_count(), "Workers that make corruptions.", lower_bound=1)
 flags.DEFINE_string("output_dir", None, "Folder of the results; <first model>-evaluation.")
@@ -97,35 +79,51 @@ def _are_epsilons(texts: list[str]) -> bool:
 FLAGS = flags.FLAGS
 
 
-def run_of(predictor: Predictor) -> Settings | None:
-    """The settings of the run that a model comes from, if that was on this data set."""
-    run = predictor.run_settings
-    return run if run and run.dataset == FLAGS.dataset else None
-
-
 def settings_of(predictors: list[Predictor]) -> Settings:
-    """How the test images are prepared: as for the runs of the models, but for what flags say."""
-    names = ("data_dir", "image_size", "crop_and_flip", "skip_unreadable")
-    given = {name: FLAGS[name].value for name in names if FLAGS[name].value is not None}
-    return past_run.shared_settings(FLAGS.dataset, filter(None, map(run_of, predictors)), given)
+    """How the test images are loaded: as for the runs of the models, but for what flags say.
 
-
-def check_holdouts(predictors: list[Predictor]) -> None:
-    """Refuses to fit a temperature on images that a model may have been trained on."""
-    for predictor in predictors:
-        if FLAGS.temperature_scaling and run_of(predictor) is None:
+    Raises:
+        ValueError: If the runs' data sets, or what was not given of how images are prepared,
+            differ.
+    """
+    runs = [predictor.run_settings for predictor in predictors if predictor.run_settings]
+    found = list(dict.fromkeys(run.dataset for run in runs))
+    if len(found) > 1 and FLAGS.dataset is None:
+        raise ValueError(
+            f"The models were trained on {found[0]} and {found[1]}; choose with --dataset, or "
+            "measure them one by one."
+        )
+    dataset = FLAGS.dataset or (found[0] if found else Settings.dataset)
+    runs = [run for run in runs if run.dataset == dataset] or [Settings(dataset=dataset)]
+    given = {name: FLAGS[name].value for name in PREPARED if FLAGS[name].value is not None}
+    if dataset not in data.RESIZED:
+        # Their test images are the same for every run, wherever that found its files.
+        return dataclasses.replace(runs[0], **{"data_dir": None, **given})
+    for name in PREPARED:
+        found = list(dict.fromkeys(getattr(run, name) for run in runs))
+        if len(found) > 1 and name not in given:
             raise ValueError(
-                "--temperature_scaling needs the hold-out that the model was not trained on, which "
-                f"the settings.json of its run tells; {predictor.name} has none for "
-                f"{FLAGS.dataset}."
+                f"The models were trained with {name} {found[0]} and {found[1]}; choose with "
+                f"--{name}, or measure them one by one."
             )
+    return dataclasses.replace(runs[0], **given)
 
 
 def holdout_of(predictor: Predictor, settings: Settings) -> data.Split | None:
-    """The hold-out of the run that the model comes from, if a temperature is to be fitted."""
+    """The hold-out of the run that the model comes from, if a temperature is to be fitted.
+
+    Raises:
+        ValueError: If it is not known, and the model may have been trained on it.
+    """
     if not FLAGS.temperature_scaling:
         return None
-    run = run_of(predictor)
+    run = predictor.run_settings
+    if run is None or run.dataset != settings.dataset:
+        raise ValueError(
+            "--temperature_scaling needs the hold-out that the model was not trained on, which "
+            f"the settings.json of its run tells; {predictor.name} has none for "
+            f"{settings.dataset}."
+        )
     names = ("seed", "train_examples", "holdout_examples")
     split_as = {name: getattr(run, name) for name in names}
     return builders.load_data(dataclasses.replace(settings, **split_as)).holdout
@@ -221,12 +219,13 @@ def measure(
 
 
 def attack(predictor: Predictor, splits: data.Splits) -> dict[float, float]:
-    """Robust accuracy by ε."""
+    """Accuracy by ε, all of the same images; 0.0 is without an attack."""
     epsilons = [float(epsilon) for epsilon in FLAGS.attack_epsilons]
     if not epsilons:
         return {}
     chosen = examples_of(splits)
-    return evaluation.robust_accuracy(
+    (clean,) = evaluation.scores_of(predictor, chosen.batches(FLAGS.batch_size), [1.0])
+    return {0.0: clean.figures()["accuracy"]} | evaluation.robust_accuracy(
         predictor,
         chosen.images,
         chosen.labels,
@@ -258,40 +257,33 @@ def evaluate(folder: str) -> None:
     predictors = [
         Predictor(path, data_dir=FLAGS.data_dir, download=FLAGS.download) for path in FLAGS.model
     ]
-    check_holdouts(predictors)
     settings = settings_of(predictors)
+    holdouts = [holdout_of(predictor, settings) for predictor in predictors]
     splits = builders.load_data(settings, download=FLAGS.download)
     for predictor in predictors:
         predictor.check_images(splits.test.image_shape)
-    os.makedirs(os.path.join(folder, "figures"), exist_ok=True)
     corrupted = corrupted_set(splits)
-    rows, sums, robust, holdout_sizes = [], {}, {}, {}
-    for predictor in predictors:
-        holdout = holdout_of(predictor, settings)
+    rows, sums, robust, sizes = [], {}, {}, {}
+    for predictor, holdout in zip(predictors, holdouts, strict=True):
         if holdout is not None:
-            holdout_sizes[predictor.name] = len(holdout)
-        temperatures = temperatures_of(predictor, holdout)
-        measured, sums[predictor.name] = measure(predictor, splits, temperatures)
+            sizes[predictor.name] = len(holdout)
+        measured, sums[predictor.name] = measure(
+            predictor, splits, temperatures_of(predictor, holdout)
+        )
         rows += measured
         robust[predictor.name] = attack(predictor, splits)
-    report = Report(splits, holdout_sizes, corrupted, rows, sums, robust, attack_settings(splits))
+    report = Report(splits, sizes, corrupted, rows, sums, robust, attack_settings(splits))
     report.show()
     report.write(folder)
 
 
 def main(argv: list[str]) -> None:
     """Measures what the flags ask for."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.WARNING)
-    folder = FLAGS.output_dir or f"{FLAGS.model[0].rstrip('/')}-evaluation"
-    try:
+    with command_line.one_line_errors("train.evaluate", argv):
+        folder = FLAGS.output_dir or f"{FLAGS.model[0].rstrip('/')}-evaluation"
+        run_folder.check_writable(folder)
         evaluate(folder)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"train.evaluate: {error}")
-    except tf.errors.OpError as error:
-        sys.exit(f"train.evaluate: {reason_of(error)}")
-    print(f"Results are in {folder}: evaluation.json, evaluation.csv, figures/.")
+        print(f"Results are in {folder}: evaluation.json, evaluation.csv, figures/.")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,87 @@ import data
 import keras_autolabel as kal
 from data import corrupted_sets
 from keras_autolabel.augment.attack import crossentropy_of_truth, margin
+from keras_autolabel.calibration import calibration_of, calibration_sums
 from train.predictor import Predictor, size_of
-from train.report import Scores, reason_of
+from train.reasons import reason_of
 
 ATTACK_LOSSES = {"crossentropy": crossentropy_of_truth, "margin": margin}
+
+
+class Scores:
+    """Accuracy, ECE, NLL and Brier score, added up batch by batch.
+
+    Args:
+        num_bins: Bins of the ECE.
+
+    Example:
+        >>> scores = Scores()
+        >>> scores.add(np.array([0]), np.array([[0.0, 0.0]]))
+        >>> scores.figures()["brier"]
+        0.5
+    """
+
+    def __init__(self, num_bins: int = 15):
+        self.bins = np.zeros((num_bins, 3))
+        self.examples = self.correct = 0
+        self.nll = self.brier = 0.0
+
+    def add(self, labels: np.ndarray, logits: np.ndarray) -> None:
+        """Adds a batch.
+
+        Args:
+            labels: int [B].
+            logits: float [B, K].
+        """
+        logits = np.asarray(logits, np.float64)
+        if len(labels) and max(labels) >= logits.shape[-1]:
+            raise ValueError(
+                f"There are labels up to {max(labels)}, but the model knows "
+                f"{logits.shape[-1]} classes."
+            )
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+        probabilities = np.exp(log_probabilities)
+        errors = probabilities - np.eye(logits.shape[-1])[labels]
+        sums = calibration_sums(labels, probabilities, num_bins=len(self.bins))
+        self.bins += sums[0].numpy()
+        self.examples += len(labels)
+        self.correct += int(np.sum(logits.argmax(axis=-1) == labels))
+        self.nll -= float(log_probabilities[np.arange(len(labels)), labels].sum())
+        self.brier += float((errors**2).sum())
+
+    def figures(self) -> dict[str, float]:
+        """The figures of all that was added.
+
+        Returns:
+            A dict: ``examples``; ``accuracy`` and ``ece`` in [0, 1]; ``nll``, the mean negative
+            log-likelihood in nats; ``brier``, the mean over examples of the squared error summed
+            over classes, in [0, 2].
+        """
+        ece, _, _ = calibration_of(tf.constant(self.bins))
+        return {
+            "examples": self.examples,
+            "accuracy": self.correct / self.examples,
+            "ece": float(ece),
+            "nll": self.nll / self.examples,
+            "brier": self.brier / self.examples,
+        }
+
+
+def figures_of(labels: np.ndarray, logits: np.ndarray, *, num_bins: int = 15) -> dict[str, float]:
+    """The figures of predictions that are all there; see ``Scores.figures``.
+
+    Args:
+        labels: int [M].
+        logits: float [M, K].
+        num_bins: Bins of the ECE.
+
+    Returns:
+        What ``Scores.figures`` returns.
+    """
+    scores = Scores(num_bins)
+    scores.add(labels, logits)
+    return scores.figures()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +225,9 @@ def corrupted_rows(
     """
     rows = []
     parts, count = _parts(directory, splits, corruptions, severities)
-    for part in tqdm(parts, total=count, desc=f"{predictor.name}, corrupted", unit="set"):
+    for part in tqdm(
+        parts, total=count, desc=f"{predictor.name}, corrupted", unit="set", disable=None
+    ):
         batches = _batches(part, batch_size, directory, splits.test.image_shape)
         scores = scores_of(predictor, batches, temperatures, num_bins=num_bins)
         rows += [
@@ -268,7 +347,10 @@ def robust_accuracy(
 
     starts = range(0, len(labels), batch_size)
     with tqdm(
-        total=len(epsilons) * len(starts), desc=f"{predictor.name}, PGD", unit="batch"
+        total=len(epsilons) * len(starts),
+        desc=f"{predictor.name}, PGD",
+        unit="batch",
+        disable=None,
     ) as bar:
         accuracy = {}
         for epsilon in epsilons:

@@ -8,13 +8,15 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+import data
 import keras_autolabel as kal
-from keras_autolabel.checks import check_network
-from train import builders, past_run, run_folder
+from keras_autolabel.network import OnUnitImages, check_construction, check_outputs
+from train import builders, run_folder
 
 # Registers the layers that a model.keras of ours is made of.
 from train import image_network as image_network
-from train.past_run import first_line
+from train.reasons import reason_of
+from train.settings import Settings
 
 ANY_SIZE = (None, None, None)
 
@@ -48,7 +50,7 @@ class Predictor:
     def __init__(self, path: str, *, data_dir: str | None = None, download: bool = False):
         self.name = path.rstrip("/")
         self.temperature = 1.0
-        self.run_settings = past_run.settings_beside(path)
+        self.run_settings = run_folder.settings_of_run(path)
         for inside in ("saved_model", "model.keras"):
             if os.path.isdir(path) and os.path.exists(os.path.join(path, inside)):
                 path = os.path.join(path, inside)
@@ -62,7 +64,7 @@ class Predictor:
             run = self.run_settings
             moved = dataclasses.replace(run, data_dir=data_dir or run.data_dir)
             splits = builders.load_data(moved, download=download)
-            self.network, epoch = past_run.restored_network(checkpoint, run, splits)
+            self.network, epoch = _restored_network(checkpoint, run, splits)
             self.name += f", epoch {epoch}"
             self.image_shape = splits.train.image_shape
         else:
@@ -137,7 +139,7 @@ def _saved_model(path: str) -> tuple[tf.Module, tuple[int | None, ...]]:
     # What a damaged one raises is nowhere said: OpError, IndexError, ...
     except Exception as error:
         raise ValueError(
-            f"{path} is damaged, export the model again: {first_line(error)}"
+            f"{path} is damaged, export the model again: {reason_of(error)}"
         ) from error
     signatures = getattr(loaded, "signatures", {})
     ours = "float_images" in signatures and hasattr(loaded, "temperature")
@@ -160,16 +162,35 @@ def _keras_network(path: str) -> tuple[Callable, tuple[int | None, ...]]:
     # What a damaged file raises is nowhere said: BadZipFile, KeyError, zlib.error, ...
     except Exception as error:
         raise ValueError(
-            f"{path} is no Keras model that can be loaded: {first_line(error)}"
+            f"{path} is no Keras model that can be loaded: {reason_of(error)}"
         ) from error
-    network = model.network if isinstance(model, kal.AutoLabelModel) else model
-    if not getattr(network, "inputs", None):
-        return network, ANY_SIZE
-    image_shape = tuple(network.inputs[0].shape[1:])
+    if isinstance(model, kal.AutoLabelModel):
+        return model.classifier, model.image_shape or ANY_SIZE
+    if not getattr(model, "inputs", None):
+        return model, ANY_SIZE
+    image_shape = tuple(model.inputs[0].shape[1:])
     if len(image_shape) != 3:
         raise ValueError(f"{path} takes no images [H, W, C]. Received: inputs {list(image_shape)}")
     try:
-        check_network(network, (None, *image_shape), network.output_shape[-1])
+        check_construction(model, (0.0, 1.0))
+        check_outputs(OnUnitImages(model, (0.0, 1.0)), image_shape, model.output_shape[-1])
     except ValueError as error:
-        raise ValueError(f"{path}: {first_line(error)}") from error
-    return network, image_shape
+        raise ValueError(f"{path}: {reason_of(error)}") from error
+    return model, image_shape
+
+
+def _restored_network(
+    checkpoint: str, settings: Settings, splits: data.Splits
+) -> tuple[Callable, int]:
+    """The network of a run that was killed, and the number of epochs that it was trained for."""
+    model = builders.build_model(settings, splits)
+    epoch = tf.Variable(0, dtype=tf.int64)
+    try:
+        restored = tf.train.Checkpoint(model=model, epoch=epoch).restore(checkpoint)
+        restored.expect_partial().assert_existing_objects_matched()
+    # What a damaged checkpoint raises is nowhere said.
+    except Exception as error:
+        raise ValueError(
+            f"The checkpoint {checkpoint} is damaged or of another network: {reason_of(error)}"
+        ) from error
+    return model.classifier, int(epoch)

@@ -1,7 +1,7 @@
-"""The figures of a classifier, and how they are shown and kept."""
+"""What was found, on the screen, in files and in figures."""
 
+import dataclasses
 import importlib.metadata
-import json
 import os
 import platform
 
@@ -9,84 +9,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+import data
 import keras_autolabel as kal
-from keras_autolabel.calibration import calibration_of, calibration_sums
-
-
-class Scores:
-    """Accuracy, ECE, NLL and Brier score, added up batch by batch.
-
-    Args:
-        num_bins: Bins of the ECE.
-
-    Example:
-        >>> scores = Scores()
-        >>> scores.add(np.array([0]), np.array([[0.0, 0.0]]))
-        >>> scores.figures()["brier"]
-        0.5
-    """
-
-    def __init__(self, num_bins: int = 15):
-        self.bins = np.zeros((num_bins, 3))
-        self.examples = self.correct = 0
-        self.nll = self.brier = 0.0
-
-    def add(self, labels: np.ndarray, logits: np.ndarray) -> None:
-        """Adds a batch.
-
-        Args:
-            labels: int [B].
-            logits: float [B, K].
-        """
-        logits = np.asarray(logits, np.float64)
-        if len(labels) and max(labels) >= logits.shape[-1]:
-            raise ValueError(
-                f"There are labels up to {max(labels)}, but the model knows "
-                f"{logits.shape[-1]} classes."
-            )
-        shifted = logits - logits.max(axis=-1, keepdims=True)
-        log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-        probabilities = np.exp(log_probabilities)
-        errors = probabilities - np.eye(logits.shape[-1])[labels]
-        sums = calibration_sums(labels, probabilities, num_bins=len(self.bins))
-        self.bins += sums[0].numpy()
-        self.examples += len(labels)
-        self.correct += int(np.sum(logits.argmax(axis=-1) == labels))
-        self.nll -= float(log_probabilities[np.arange(len(labels)), labels].sum())
-        self.brier += float((errors**2).sum())
-
-    def figures(self) -> dict[str, float]:
-        """The figures of all that was added.
-
-        Returns:
-            A dict: ``examples``; ``accuracy`` and ``ece`` in [0, 1]; ``nll``, the mean negative
-            log-likelihood in nats; ``brier``, the mean over examples of the squared error summed
-            over classes, in [0, 2].
-        """
-        ece, _, _ = calibration_of(tf.constant(self.bins))
-        return {
-            "examples": self.examples,
-            "accuracy": self.correct / self.examples,
-            "ece": float(ece),
-            "nll": self.nll / self.examples,
-            "brier": self.brier / self.examples,
-        }
-
-
-def figures_of(labels: np.ndarray, logits: np.ndarray, *, num_bins: int = 15) -> dict[str, float]:
-    """The figures of predictions that are all there; see ``Scores.figures``.
-
-    Args:
-        labels: int [M].
-        logits: float [M, K].
-        num_bins: Bins of the ECE.
-
-    Returns:
-        What ``Scores.figures`` returns.
-    """
-    scores = Scores(num_bins)
-    scores.add(labels, logits)
-    return scores.figures()
+from keras_autolabel import plots
+from train.evaluation import Row, mean_over_corruptions
+from train.run_folder import write_csv, write_json
 
 
 def table_of(rows: dict[str, dict[str, float]]) -> str:
@@ -124,34 +51,115 @@ def versions() -> dict[str, str]:
     }
 
 
-def write_json(path: str, content: dict) -> None:
-    """Writes a JSON file whole or not at all.
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was measured, on what.
 
-    Args:
-        path: The file.
-        content: What it holds.
+    Attributes:
+        splits: The clean data; the figures are of its test images.
+        holdout: Name of the model -> images of the hold-out that a temperature was fitted on.
+        corrupted: What ``evaluation.describe_corrupted`` says of the corrupted set; None: none.
+        rows: The rows of all models, for each the clean ones first.
+        sums: Name of the model -> the bins of its reliability diagram.
+        robust: Name of the model -> ε -> accuracy under attack, 0.0 for none; empty if none was
+            asked for.
+        attack: ``steps``, ``restarts``, ``relative_step_size``, ``loss``, ``examples`` and
+            ``seed`` of the attacks; None: none.
     """
-    temporary = f"{path}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-    os.replace(temporary, path)
+
+    splits: data.Splits
+    holdout: dict[str, int]
+    corrupted: dict[str, str | int | None] | None
+    rows: list[Row]
+    sums: dict[str, np.ndarray]
+    robust: dict[str, dict[float, float]]
+    attack: dict[str, str | float] | None
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Clean figures, cAcc and cECE of each model at each temperature."""
+        groups: dict[str, list[Row]] = {}
+        for row in self.rows:
+            groups.setdefault(f"{row.model}, T = {row.temperature:.3f}", []).append(row)
+        means = {}
+        for name, group in groups.items():
+            means[name] = dict(group[0].figures)
+            if self.corrupted:
+                means[name] |= mean_over_corruptions(group)
+        return means
+
+    def show(self) -> None:
+        """Prints all but the figures of each corruption."""
+        splits, means = self.splits, self.means()
+        print(f"\n{splits.name} ({splits.source}), {len(splits.test):,} test images")
+        for name, size in self.holdout.items():
+            print(f"{name}: a temperature was fitted on {size:,} hold-out images")
+        print(table_of(means))
+        if self.corrupted:
+            seed = self.corrupted["seed"]
+            seed = "" if seed is None else f"; seed {seed}"
+            print(f"\n{self.corrupted['name']}{seed}; means over types and severities")
+            for name, figures in means.items():
+                print(f"{name}  cAcc {100 * figures['cacc']:.2f}  cECE {100 * figures['cece']:.2f}")
+        for name, by_epsilon in self.robust.items():
+            for epsilon, accuracy in by_epsilon.items():
+                attack = (
+                    f"under PGD, ε = {epsilon:g}, {_counted(self.attack['steps'], 'step')}, "
+                    f"{_counted(self.attack['restarts'], 'restart')}, {self.attack['loss']}"
+                )
+                print(
+                    f"{name}  accuracy {100 * accuracy:.2f} "
+                    f"{attack if epsilon else 'without an attack'}, "
+                    f"{_counted(self.attack['examples'], 'image')}, seed {self.attack['seed']}"
+                )
+
+    def write(self, folder: str) -> None:
+        """Writes ``evaluation.json``, ``evaluation.csv`` and ``figures/``.
+
+        Args:
+            folder: Where to write; it is made if need be.
+        """
+        os.makedirs(os.path.join(folder, "figures"), exist_ok=True)
+        flat = [{**vars(row), **row.figures} for row in self.rows]
+        for row in flat:
+            del row["figures"]
+        write_csv(os.path.join(folder, "evaluation.csv"), flat)
+        content = {
+            "data": {
+                "name": self.splits.name,
+                "source": self.splits.source,
+                "test": len(self.splits.test),
+                "holdout": self.holdout,
+            },
+            "corrupted": self.corrupted,
+            "rows": flat,
+            "means": self.means(),
+            "robust_accuracy": self.robust,
+            "attack": self.attack,
+            "versions": versions(),
+        }
+        write_json(os.path.join(folder, "evaluation.json"), content)
+        self._draw(os.path.join(folder, "figures"))
+
+    def _draw(self, folder: str) -> None:
+        for number, (name, sums) in enumerate(self.sums.items()):
+            figure = plots.plot_reliability_of_sums(sums)
+            figure.savefig(os.path.join(folder, f"reliability_{number}.png"), dpi=120)
+            print(f"reliability_{number}.png: {name}")
+        if self.corrupted:
+            by_model = {
+                name: [
+                    (row.corruption, row.severity, row.figures["ece"])
+                    for row in self.rows
+                    if row.model == name and row.temperature == 1.0
+                ]
+                for name in self.sums
+            }
+            figure = plots.plot_ece_by_severity(by_model)
+            figure.savefig(os.path.join(folder, "ece_by_severity.png"), dpi=120)
+        if self.attack:
+            figure = plots.plot_accuracy_by_epsilon(self.robust)
+            figure.savefig(os.path.join(folder, "accuracy_by_epsilon.png"), dpi=120)
 
 
-def reason_of(error: tf.errors.OpError) -> str:
-    """The one line of a TensorFlow error that says what happened.
-
-    Args:
-        error: An error of the runtime, whose text is about the graph for the most part.
-
-    Returns:
-        What an assertion said, or else the last line that names no node of the graph.
-
-    Example:
-        >>> reason_of(tf.errors.OpError(None, None, "At node:\\nno space left\\n[[{{node a}}", 8))
-        'no space left'
-    """
-    lines = [line.strip() for line in str(error.message).splitlines()]
-    lines = [line for line in lines if line and "{{node" not in line]
-    asserted = [line for line in lines if "assertion failed" in line]
-    return (asserted or lines or [type(error).__name__])[-1]
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

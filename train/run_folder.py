@@ -5,13 +5,14 @@ import dataclasses
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from train.report import write_json
-from train.settings import Settings
+from train.settings import FIELDS, Settings
 
 SETTINGS, METRICS, HISTORY = "settings.json", "metrics.json", "history.csv"
 CHECKPOINTS = "checkpoints"
@@ -52,6 +53,22 @@ def open_run(folder: str, settings: Settings, *, overwrite: bool) -> None:
     write_json(os.path.join(folder, SETTINGS), mine)
 
 
+def check_writable(folder: str) -> None:
+    """Refuses a folder that cannot be written, and leaves nothing there.
+
+    Args:
+        folder: The folder, which need not be there yet.
+
+    Raises:
+        OSError: If nothing can be made in it; says so.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=_nearest(folder)):
+            pass
+    except OSError as error:
+        raise OSError(f"{folder} is not writable: {error.strerror}.") from error
+
+
 def check_space(folder: str, parameters: int) -> None:
     """Refuses to start where the results would not fit.
 
@@ -64,15 +81,20 @@ def check_space(folder: str, parameters: int) -> None:
     """
     # Two checkpoints with momentum, a Keras file and a SavedModel, of 4 bytes a parameter.
     needed = 8 * 4 * parameters + 20 * 2**20
-    there = os.path.abspath(folder)
-    while not os.path.exists(there):
-        there = os.path.dirname(there)
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(_nearest(folder)).free
     if free < needed:
         raise OSError(
             f"The disk of {folder} is too full: the run needs about {needed // 2**20} MiB, "
             f"{free // 2**20} MiB are free."
         )
+
+
+def _nearest(folder: str) -> str:
+    """The folder, or what is there of those around it."""
+    there = os.path.abspath(folder)
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    return there
 
 
 def last_checkpoint(folder: str) -> str | None:
@@ -90,6 +112,23 @@ def read_settings(folder: str) -> dict | None:
     # Other programs have a settings.json, too.
     ours = isinstance(settings, dict) and {"dataset", "augmentation", "labels"} <= set(settings)
     return settings if ours else None
+
+
+def settings_of_run(path: str) -> Settings | None:
+    """The settings of the run that a model comes from.
+
+    Args:
+        path: The folder of the run, or a model in it.
+
+    Returns:
+        What ``settings.json`` says, with today's default for what a run did not know yet; None
+        where there is none, or that of another program.
+    """
+    for folder in (path, os.path.dirname(path.rstrip("/"))):
+        content = read_settings(folder)
+        if content is not None:
+            return Settings(**{name: content[name] for name in FIELDS.keys() & content.keys()})
+    return None
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -124,24 +163,38 @@ class Checkpoints(keras.callbacks.Callback):
         self.manager.save()
 
 
+class History(keras.callbacks.Callback):
+    """Keeps ``history.csv``: a row an epoch, of what callbacks that stand before it logged.
+
+    Args:
+        folder: The folder of the run.
+        done: Epochs that the checkpoint has; rows behind them are dropped, for these epochs will
+            be trained again.
+    """
+
+    def __init__(self, folder: str, done: int):
+        super().__init__()
+        self.folder = folder
+        self.rows = read_history(folder)[:done]
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Writes the row of the epoch."""
+        logged = {name: float(value) for name, value in sorted((logs or {}).items())}
+        self.rows.append({"epoch": epoch, **logged})
+        write_csv(os.path.join(self.folder, HISTORY), self.rows)
+
+
 def read_history(folder: str) -> list[dict[str, float]]:
-    """The rows of ``history.csv``, one an epoch."""
-    with open(os.path.join(folder, HISTORY), encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    # Keras writes "NA" under figures of validation data, which there are none of.
-    return [{key: float(value) for key, value in row.items() if value != "NA"} for row in rows]
-
-
-def cut_history(folder: str, epochs: int) -> None:
-    """Drops epochs from ``history.csv`` that no checkpoint has: they will be trained again."""
+    """The rows of ``history.csv``, one an epoch; none where there is no such file."""
     path = os.path.join(folder, HISTORY)
     if not os.path.exists(path):
-        return
+        return []
     with open(path, encoding="utf-8", newline="") as file:
-        lines = file.readlines()
-    with open(f"{path}.tmp", "w", encoding="utf-8", newline="") as file:
-        file.writelines(lines[: epochs + 1] if epochs else [])
-    os.replace(f"{path}.tmp", path)
+        rows = list(csv.DictReader(file))
+    return [
+        {name: float(value) for name, value in row.items()} | {"epoch": int(row["epoch"])}
+        for row in rows
+    ]
 
 
 def table_in(rows: list[dict[str, float]], name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -161,3 +214,32 @@ def table_in(rows: list[dict[str, float]], name: str, shape: tuple[int, ...]) ->
     """
     keys = ["_".join([name, *map(str, index)]) for index in np.ndindex(*shape)]
     return np.array([[row[key] for key in keys] for row in rows]).reshape(len(rows), *shape)
+
+
+def write_csv(path: str, rows: Sequence[dict]) -> None:
+    """Writes a table whole or not at all.
+
+    Args:
+        path: The file.
+        rows: Name of the column -> value; the first row has all columns.
+    """
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)
+
+
+def write_json(path: str, content: dict) -> None:
+    """Writes a JSON file whole or not at all.
+
+    Args:
+        path: The file.
+        content: What it holds.
+    """
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+    os.replace(temporary, path)

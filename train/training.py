@@ -13,51 +13,14 @@ import keras_autolabel as kal
 from keras_autolabel import plots
 from keras_autolabel.checks import names_of_non_finite
 from train import builders, run_folder
-from train.report import figures_of, reason_of, versions, write_json
+from train.evaluation import figures_of
+from train.reasons import reason_of
+from train.report import versions
 from train.settings import Settings
 
 PREDICT_ROWS = 500
+CALIBRATION = ("ece", "accuracy", "confidence")
 DIVERGED = "Training has diverged; lower --learning_rate."
-
-
-def build(settings: Settings, splits: data.Splits) -> kal.AutoLabelModel:
-    """The compiled model of a run, on all GPUs there are.
-
-    Args:
-        settings: The settings of the run.
-        splits: Its data.
-
-    Returns:
-        A model with fresh weights.
-
-    Raises:
-        ValueError: If a batch is larger than the training set, or the network does not fit.
-    """
-    keras.utils.set_random_seed(settings.seed)
-    several = len(tf.config.list_logical_devices("GPU")) > 1
-    strategy = tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
-    num_classes = len(splits.class_names)
-    steps_per_epoch = len(splits.train) // settings.batch_size
-    if not steps_per_epoch:
-        raise ValueError(
-            f"--batch_size={settings.batch_size} is more than the {len(splits.train)} training "
-            "images."
-        )
-    with strategy.scope():
-        model = kal.AutoLabelModel(
-            builders.build_network(settings, splits.train, num_classes),
-            builders.build_augmentation(settings),
-            num_classes=num_classes,
-            label_policy=builders.build_label_policy(settings, num_classes),
-            seed=settings.seed,
-        )
-        model.compile(
-            builders.build_optimizer(settings, steps_per_epoch),
-            metrics=["accuracy", kal.ExpectedCalibrationError(settings.num_bins, from_logits=True)],
-        )
-        # Keras 2 shows the weights of no model that has not seen its first images.
-        model.build([None, *splits.train.image_shape])
-    return model
 
 
 def train(model: kal.AutoLabelModel, settings: Settings, splits: data.Splits, folder: str) -> None:
@@ -74,7 +37,6 @@ def train(model: kal.AutoLabelModel, settings: Settings, splits: data.Splits, fo
     """
     checkpoints = run_folder.Checkpoints(model, folder)
     done = checkpoints.restore()
-    run_folder.cut_history(folder, done)
     if done:
         print(f"{folder}: continues after epoch {done} of {settings.epochs}.")
     if done >= settings.epochs:
@@ -86,10 +48,8 @@ def train(model: kal.AutoLabelModel, settings: Settings, splits: data.Splits, fo
         initial_epoch=done,
     )
     callbacks = [
-        # The bar stands before AutoLabel, or it would show the figures of every bucket.
-        keras.callbacks.ProgbarLogger(),
-        *builders.build_callbacks(settings, splits.holdout),
-        keras.callbacks.CSVLogger(os.path.join(folder, run_folder.HISTORY), append=done > 0),
+        *builders.build_callbacks(settings, model, splits.holdout),
+        run_folder.History(folder, done),
         keras.callbacks.TensorBoard(os.path.join(folder, "tensorboard"), write_graph=False),
         keras.callbacks.TerminateOnNaN(),
         checkpoints,
@@ -173,15 +133,16 @@ def write_results(
         temperature=temperature,
     )
     np.save(os.path.join(folder, "examples.npy"), _first_images(splits.test).images)
-    table = getattr(model.label_policy, "confidence", None)
-    write_json(
+    table = builders.label_table(model)
+    run_folder.write_json(
         os.path.join(folder, run_folder.METRICS),
         {
             "data": {"name": splits.name, "source": splits.source, **splits.counts()},
             "seed": settings.seed,
             "figures": rows,
             "temperature": temperature,
-            "label_table": None if table is None else tf.convert_to_tensor(table).numpy().tolist(),
+            "label_table": None if table is None else table.tolist(),
+            "label_table_axes": None if table is None else ["depth", "distance"][-table.ndim :],
             "parameters": model.network.count_params(),
             "seconds": round(seconds, 1),
             "versions": versions(),
@@ -230,28 +191,15 @@ def draw(
         figures["figure_1"] = plots.plot_figure_1(
             model, first.images[0], first.labels[0], others=others, **options
         )
-    if isinstance(model.label_policy, kal.LabelTable):
-        shape = model.label_policy.bucket_shape
+    table = builders.label_table(model)
+    if table is not None:
         rows = run_folder.read_history(folder)
-        table = {
-            name: run_folder.table_in(rows, name, shape)
-            for name in (
-                "label_confidence",
-                "holdout_ece",
-                "holdout_accuracy",
-                "holdout_confidence",
-            )
-        }
-        distance = plots.bucket_distances(
-            model.augmentation, test.image_shape, network=model.network
+        labels, *last = (
+            run_folder.table_in(rows, name, table.shape)
+            for name in ("label_confidence", *(f"holdout_{x}" for x in CALIBRATION))
         )
-        figures["label_table"] = plots.plot_label_history(table["label_confidence"], distance)
-        figures["holdout_calibration"] = plots.plot_bucket_calibration(
-            table["holdout_ece"][-1],
-            table["holdout_accuracy"][-1],
-            table["holdout_confidence"][-1],
-            distance,
-        )
+        figures["label_table"] = plots.plot_label_history(labels)
+        figures["holdout_calibration"] = plots.plot_bucket_calibration(*(x[-1] for x in last))
     os.makedirs(os.path.join(folder, "figures"), exist_ok=True)
     paths = []
     for name, figure in figures.items():
@@ -281,7 +229,7 @@ def run(
     """
     start = time.time()
     # All that can be refused is refused before the folder of another run is touched.
-    model = build(settings, splits)
+    model = builders.build_model(settings, splits)
     run_folder.check_space(folder, model.network.count_params())
     run_folder.open_run(folder, settings, overwrite=overwrite)
     train(model, settings, splits, folder)

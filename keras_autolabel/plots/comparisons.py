@@ -66,6 +66,8 @@ def plot_ece_by_severity(rows: Mapping[str, Iterable[tuple[str, int, float]]]) -
 def _boxes(axes: "Axes", eces: Mapping[float, list[float]], *, width: float, colour: str) -> None:
     """A box at each place that has more than one value."""
     spread = {place: values for place, values in eces.items() if len(values) > 1}
+    if not spread:
+        return
     line = {"color": colour, "linewidth": 1.2}
     axes.boxplot(
         list(spread.values()),

@@ -147,7 +147,7 @@ def from_clean_to_far(
     if model.augmentation is None:
         return [_labelled(model, clean_batch(images, labels))]
     size = table_shape(model)[1]
-    draw = {"seed": tf.constant([seed, 0]), "network": model.network}
+    draw = {"seed": tf.constant([seed, 0]), "network": model.classifier}
     return [
         _labelled(model, model.augmentation(images, labels, bucket=row * size + index, **draw))
         for index in evenly(size, most).tolist()

@@ -7,13 +7,8 @@ from tensorflow import keras
 
 import data
 import keras_autolabel as kal
-from train.builders import (
-    build_augmentation,
-    build_label_policy,
-    build_network,
-    build_optimizer,
-    channel_moments,
-)
+from train.builders import build_network, build_optimizer, channel_moments
+from train.choices import AUGMENTATIONS, LABELS
 from train.image_network import CIFAR10_MEAN, CIFAR10_STD
 from train.settings import Settings
 
@@ -25,11 +20,11 @@ def _split(side=16, channels=1, examples=20) -> data.Split:
 
 
 def _augmentation(name, labels="one_hot", **options):
-    return build_augmentation(Settings(augmentation=name, labels=labels, **options))
+    return AUGMENTATIONS[name](Settings(augmentation=name, labels=labels, **options))
 
 
 def _policy(labels, **options):
-    return build_label_policy(Settings(labels=labels, **options), 10)
+    return LABELS[labels].policy(Settings(labels=labels, **options), 10)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -103,6 +98,12 @@ def test_augmentation_of_the_settings():
     mixup = _augmentation("mixup", "mixup", num_buckets=6, beta=0.2)
     assert isinstance(mixup, kal.Mixup)
     assert (mixup.bucket_shape, mixup.beta) == ((6,), 0.2)
+    cutmix = _augmentation("cutmix", "mixup", num_buckets=6, beta=0.2)
+    assert isinstance(cutmix, kal.CutMix)
+    assert (cutmix.bucket_shape, cutmix.beta) == ((6,), 0.2)
+    crop = _augmentation("soft_crop", "power", num_buckets=6, sigma=0.2)
+    assert isinstance(crop, kal.SoftCrop)
+    assert (crop.bucket_shape, crop.sigma) == ((6,), 0.2)
     for attack in (
         _augmentation("pgd", num_buckets=3, epsilon=0.25, attack_steps=7),
         _augmentation("pgd", "ccat", num_buckets=3, epsilon=0.25, attack_steps=7).attack,
@@ -128,6 +129,9 @@ def test_label_policy_of_the_settings():
     )
     confidence, _ = _policy("label_smoothing", smoothing=0.2)(batch)
     np.testing.assert_allclose(confidence, [0.8 + 0.2 / 10] * 2, rtol=1e-6)
+    # 1 - 0.9·d^3.
+    confidence, _ = _policy("power", exponent=3.0)(batch)
+    np.testing.assert_allclose(confidence, [1.0 - 0.9 / 8, 0.1], rtol=1e-6)
     # g = (1 - 0.5)^2 = 1/4, and the label is g + (1 - g)/10.
     confidence, _ = _policy("ccat", rho=2.0)(batch)
     np.testing.assert_allclose(confidence, [0.25 + 0.75 / 10, 0.1], rtol=1e-6)

@@ -7,8 +7,8 @@ from train import (
     builders,
     evaluation,
     image_network,
-    past_run,
     predictor,
+    reasons,
     report,
     resnet50,
     run_folder,
@@ -20,7 +20,7 @@ from train import (
 
 # All but those that define flags, which no two modules in one process may.
 MODULES = [
-    *(builders, evaluation, image_network, past_run, predictor, report, resnet50, run_folder),
+    *(builders, evaluation, image_network, predictor, reasons, report, resnet50, run_folder),
     *(schedules, settings, small_resnet, wide_resnet),
 ]
 

@@ -1,4 +1,5 @@
 import csv
+import gzip
 import json
 import shutil
 import sys
@@ -12,8 +13,8 @@ import data
 from keras_autolabel import TemperatureScaling
 from tests.conftest import linear_network
 from tests.train.conftest import failing_message, run_commands
+from train.evaluation import figures_of
 from train.predictor import Predictor
-from train.report import figures_of
 
 CORRUPTED = "--corruptions=brightness,contrast,saturate"
 MISTAKES = {
@@ -23,7 +24,7 @@ MISTAKES = {
     "no epsilon": (["--model=x", "--attack_epsilons=0.1,big"], "must be numbers above 0"),
     "epsilon of bytes": (["--model=x", "--attack_epsilons=8"], "at most 1"),
     "loss": (["--model=x", "--attack_loss=l2"], "<crossentropy|margin>"),
-    "positional argument": (["--model=x", "y"], "Unknown arguments: y"),
+    "positional argument": (["--model=x", "y"], "train.evaluate: Unknown arguments: y"),
     "text file": (["--model={note}"], "is no Keras model that can be loaded"),
     "folder": (["--model={folder}"], "holds no SavedModel; it holds note.txt"),
     "corruption": (["--model={run}", "--corrupted_dir={new}", "--corruptions=rain"], "'rain'"),
@@ -33,15 +34,18 @@ MISTAKES = {
     ),
     "no set": (["--model={run}", "--corrupted_dir={folder}"], "holds no <corruption>.npy"),
     "size": (
-        ["--model={run}", "--dataset=fashion_mnist"],
+        ["--model={run}", "--dataset=fashion_mnist", "--data_dir={idx}"],
         "takes 16x16x1 images. Received: 28x28x1",
     ),
     "size that is fixed": (["--model={run}", "--image_size=32"], "image_size=32 for digits"),
     "other set": (
-        ["--model={fashion}", "--dataset=fashion_mnist", "--corrupted_dir={set}"],
+        [
+            *("--model={fashion}", "--dataset=fashion_mnist"),
+            *("--data_dir={idx}", "--corrupted_dir={set}"),
+        ],
         "was made of digits; the clean images are of fashion_mnist.",
     ),
-    "unwritable": (["--model={run}", "--output_dir=/dev/null/x"], "/dev/null/x"),
+    "unwritable": (["--model={run}", "--output_dir=/dev/null/x"], "/dev/null/x is not writable"),
 }
 
 
@@ -79,7 +83,7 @@ def evaluated(finished_run, tmp_path_factory):
     fashion = folder / "fashion.keras"
     linear_network((28, 28, 1), 10).save(fashion)
     places = {"run": run, "note": note, "folder": note.parent, "set": corrupted}
-    places["fashion"] = fashion
+    places |= {"fashion": fashion, "idx": _made_up_fashion_mnist(folder / "idx")}
     mistakes = [
         ["train.evaluate", *(x.format(**places, new=folder / "new") for x in arguments)]
         for arguments, _ in MISTAKES.values()
@@ -95,6 +99,19 @@ def evaluated(finished_run, tmp_path_factory):
     )
     ended |= dict(zip(["second", *MISTAKES], results, strict=True))
     return folder, ended
+
+
+def _made_up_fashion_mnist(folder):
+    """The four files of Fashion-MNIST, with eighty black images in each part."""
+    folder.mkdir()
+    for part in ("train", "t10k"):
+        for kind, header, values in (
+            ("images-idx3", 16, np.zeros(80 * 28 * 28, np.uint8)),
+            ("labels-idx1", 8, np.arange(80, dtype=np.uint8) % 10),
+        ):
+            with gzip.open(folder / f"{part}-{kind}-ubyte.gz", "wb") as file:
+                file.write(bytes(header) + values.tobytes())
+    return folder
 
 
 def _times(folder) -> dict[str, int]:
@@ -210,8 +227,8 @@ def test_attack_is_reported_with_its_settings(evaluated, first, finished_run):
     content, _ = first
     (robust,) = content["robust_accuracy"].values()
     assert list(content["robust_accuracy"]) == [str(finished_run[0])]
-    assert list(robust) == ["0.01", "0.1"]
-    assert robust["0.1"] < robust["0.01"] <= 1.0
+    assert list(robust) == ["0.0", "0.01", "0.1"]
+    assert robust["0.1"] < robust["0.01"] <= robust["0.0"] <= 1.0
     assert all(
         (40 * accuracy) == pytest.approx(round(40 * accuracy)) for accuracy in robust.values()
     )
@@ -283,10 +300,10 @@ def test_mistake_is_one_clear_line(mistake, evaluated):
     message = ended[mistake].message()
     if message.startswith("Pass --help"):
         message = " ".join(ended[mistake].stderr.strip().splitlines()[:-1])
-    elif mistake != "positional argument":
+    else:
         assert message.startswith("train.evaluate: ")
     assert MISTAKES[mistake][1] in message
-    assert not (folder / "refused" / "evaluation.json").exists()
+    assert not (folder / "refused").exists()
     assert not (folder / "new").exists()
 
 
@@ -318,7 +335,8 @@ def others(finished_run, tmp_path_factory):
         *("--skip_unreadable", "--augmentation=none", "--labels=one_hot", "--epochs=2"),
         *("--batch_size=8", "--holdout_examples=4", pictures, f"--output_dir={run}"),
     ]
-    on_pictures = ["train.evaluate", f"--model={run}", "--dataset=image_folder"]
+    # The data set, too, is that of the run.
+    on_pictures = ["train.evaluate", f"--model={run}"]
     commands = {
         "fit": fit,
         "as trained": [*on_pictures, "--temperature_scaling"],

@@ -17,11 +17,11 @@ from train.evaluation import (
     Row,
     corrupted_rows,
     describe_corrupted,
+    figures_of,
     mean_over_corruptions,
     robust_accuracy,
     scores_of,
 )
-from train.report import figures_of
 
 CLASSES, EXAMPLES = 4, 20
 LABELS = np.arange(EXAMPLES) % CLASSES

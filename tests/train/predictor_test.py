@@ -137,7 +137,7 @@ def test_probabilities_are_refused(tmp_path):
     network = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
     network.add(keras.layers.Dense(4, activation="softmax"))
     network.save(tmp_path / "sure.keras")
-    with pytest.raises(ValueError, match="sure.keras: The network returns probabilities"):
+    with pytest.raises(ValueError, match="sure.keras: The network must return logits"):
         Predictor(str(tmp_path / "sure.keras"))
 
 

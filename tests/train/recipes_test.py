@@ -12,9 +12,9 @@ from tensorflow import keras
 import data
 import keras_autolabel as kal
 from tests.data.fake_tfds import write_cifar, write_imagenet
-from train import builders, fit, run_folder, training
+from train import builders, command_line, fit, run_folder, training
 from train.image_network import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
-from train.settings import Settings, check_combination
+from train.settings import Settings, check_read
 
 FOLDER = Path(fit.__file__).parent / "recipes"
 
@@ -42,7 +42,7 @@ AUTOLABEL = {
     "num_buckets": 5,
     "step_size": 0.1,
     "num_bins": 15,
-    "examples_per_bucket": None,
+    "examples_per_bucket": 0,
 }
 ONE_HOT = {"labels": "one_hot"}
 AUGMIX = {"augmentation": "augmix", "max_depth": 3}
@@ -83,7 +83,9 @@ def settings_of(recipe: str, *arguments: str) -> Settings:
     try:
         flags.FLAGS.unparse_flags()
         flags.FLAGS(["fit", f"--flagfile={FOLDER / recipe}.cfg", *arguments])
-        return fit.settings_from_flags()
+        settings, given = command_line.settings_from_flags()
+        check_read(settings, given)
+        return settings
     finally:
         flagsaver.restore_flag_values(saved)
         flags.FLAGS.mark_as_parsed()
@@ -96,7 +98,7 @@ def test_each_file_is_in_the_table():
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_file_sets_what_is_published_and_nothing_else(name):
     assert settings_of(name) == Settings(**RECIPES[name])
-    check_combination(settings_of(name))
+    builders.check(settings_of(name))
     lines = (FOLDER / f"{name}.cfg").read_text().splitlines()
     given = [line for line in lines if line.startswith("--")]
     assert sorted(line.split("=")[0][2:] for line in given) == sorted(RECIPES[name])
@@ -153,14 +155,13 @@ def test_the_cosine_falls_from_the_rate_of_the_batch_to_zero():
 
 def test_too_few_epochs_for_a_published_schedule_are_refused():
     settings = settings_of("cifar10_one_hot", "--epochs=2")
-    with pytest.raises(ValueError, match="--epochs=2 is too short for --schedule=cifar"):
-        builders.build_optimizer(settings, 10)
+    with pytest.raises(ValueError, match="--schedule=cifar does not go with --epochs=2"):
+        builders.check(settings)
 
 
 def test_a_rate_beside_a_published_schedule_is_refused():
-    settings = settings_of("cifar10_one_hot", "--learning_rate=0.2")
-    with pytest.raises(ValueError, match="--schedule=cifar has a learning rate of its own"):
-        check_combination(settings)
+    with pytest.raises(ValueError, match="--learning_rate has no effect with --schedule=cifar"):
+        settings_of("cifar10_one_hot", "--learning_rate=0.2")
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +193,7 @@ def test_one_step(name, tfds_folder):
         image_size=settings.image_size,
     )
     assert splits.train.crop_and_flip
-    model = training.build(settings, splits)
+    model = builders.build_model(settings, splits)
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if few == 1000 else (CIFAR10_MEAN, CIFAR10_STD)
     (normalise,) = [x for x in model.network.layers if isinstance(x, keras.layers.Normalization)]
     np.testing.assert_allclose(np.ravel(normalise.mean), mean, rtol=1e-6)

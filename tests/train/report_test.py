@@ -10,7 +10,9 @@ from tensorflow import keras
 
 import keras_autolabel as kal
 from tests.conftest import numpy_calibration, numpy_softmax
-from train.report import Scores, figures_of, table_of, versions, write_json
+from train.evaluation import Scores, figures_of
+from train.report import table_of, versions
+from train.run_folder import write_json
 
 
 def _predictions(examples=257, classes=5, scale=3.0):

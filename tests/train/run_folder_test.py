@@ -134,28 +134,36 @@ def test_full_disk_is_found_before_training(tmp_path, monkeypatch):
     assert _contents(finished) == before and not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("kept", [0, 1, 2, 3])
-def test_history_is_cut_to_the_epochs_of_the_checkpoint(tmp_path, kept):
-    lines = ["epoch,loss,val_loss\n", "0,2.5,NA\n", "1,2.25,NA\n", "2,2.0,NA\n"]
-    path = tmp_path / "history.csv"
-    path.write_text("".join(lines), "utf-8")
-    run_folder.cut_history(str(tmp_path), kept)
-    assert path.read_text("utf-8") == "".join(lines[: kept + 1] if kept else [])
-    assert [entry.name for entry in tmp_path.iterdir()] == ["history.csv"]
-    rows = run_folder.read_history(str(tmp_path))
-    assert rows == [{"epoch": float(e), "loss": 2.5 - e / 4} for e in range(kept)]
+@pytest.mark.parametrize("done", [0, 1, 3])
+def test_history_keeps_the_epochs_of_the_checkpoint_and_goes_on(tmp_path, done):
+    folder = str(tmp_path)
+    assert run_folder.read_history(folder) == []
+    history = run_folder.History(folder, 0)
+    for epoch in range(3):
+        history.on_epoch_end(epoch, {"loss": np.float32(2.5 - epoch), "accuracy": 0.1})
+    # A killed run goes on behind its checkpoint: later rows are those of epochs that are lost.
+    again = run_folder.History(folder, done)
+    again.on_epoch_end(done, {"loss": 9.0, "accuracy": 0.2})
+    rows = [{"epoch": e, "accuracy": 0.1, "loss": 2.5 - e} for e in range(done)]
+    rows.append({"epoch": done, "accuracy": 0.2, "loss": 9.0})
+    assert run_folder.read_history(folder) == rows
+    text = (tmp_path / "history.csv").read_text("utf-8")
+    assert text.startswith("epoch,accuracy,loss") and "NA" not in text
+    assert os.listdir(tmp_path) == ["history.csv"]
 
 
-def test_half_a_line_of_a_killed_run_is_cut(tmp_path):
-    path = tmp_path / "history.csv"
-    path.write_text("epoch,loss\n0,2.5\n1,2.", "utf-8")
-    run_folder.cut_history(str(tmp_path), 1)
-    assert path.read_text("utf-8") == "epoch,loss\n0,2.5\n"
-
-
-def test_no_history_is_nothing_to_cut(tmp_path):
-    run_folder.cut_history(str(tmp_path), 3)
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    run_folder.check_writable(str(tmp_path / "new" / "run"))
     assert os.listdir(tmp_path) == []
+    with pytest.raises(OSError, match="/dev/null/run is not writable"):
+        run_folder.check_writable("/dev/null/run")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"theme": "dark"}', '{"dataset": "digits"}'])
+def test_settings_of_other_programs_are_none(tmp_path, text):
+    (tmp_path / "settings.json").write_text(text, "utf-8")
+    assert run_folder.settings_of_run(str(tmp_path)) is None
+    assert run_folder.settings_of_run(str(tmp_path / "model.keras")) is None
 
 
 def test_table_is_put_together_from_its_columns():

@@ -17,9 +17,10 @@ from keras_autolabel import AutoLabelModel, LabelTable
 from tests.conftest import linear_network
 from tests.train.conftest import ROOT, SMALL_RUN, environment, run_commands
 from train import builders, run_folder, training
-from train.report import figures_of
+from train.builders import build_model
+from train.evaluation import figures_of
 from train.settings import Settings
-from train.training import build, run, train
+from train.training import run, train
 
 WHOLE_RUNS = [
     ("none", "one_hot"),
@@ -27,6 +28,7 @@ WHOLE_RUNS = [
     ("randaugment", "autolabel"),
     ("mixup", "mixup"),
     ("mixup", "autolabel"),
+    ("cutmix", "autolabel"),
     ("pgd", "ccat"),
     ("pgd", "autolabel"),
 ]
@@ -37,10 +39,11 @@ TRAINED_ONLY = [
     ("augmix", "label_smoothing"),
     ("randaugment", "one_hot"),
     ("randaugment", "label_smoothing"),
+    ("soft_crop", "power"),
     ("pgd", "one_hot"),
     ("pgd", "label_smoothing"),
 ]
-TABLES = {"augmix": (3, 2), "randaugment": (2,), "mixup": (2,), "pgd": (2,)}
+TABLES = {"augmix": (3, 2), "randaugment": (2,), "mixup": (2,), "cutmix": (2,), "pgd": (2,)}
 
 
 def _settings(**options) -> Settings:
@@ -141,9 +144,9 @@ def test_each_draw_of_a_run_that_goes_on_is_that_of_a_whole_run(
             with monkeypatch.context() as patch:
                 patch.setattr(run_folder.Checkpoints, "on_epoch_end", save_and_die)
                 with pytest.raises(KeyboardInterrupt):
-                    train(build(settings, splits), settings, splits, str(folder))
+                    train(build_model(settings, splits), settings, splits, str(folder))
             assert len(run_folder.read_history(str(folder))) == 2
-        model = build(settings, splits)
+        model = build_model(settings, splits)
         train(model, settings, splits, str(folder))
         ends.append((model.get_weights(), (folder / "history.csv").read_bytes()))
     (weights, history), (weights_again, history_again) = ends
@@ -170,7 +173,11 @@ def test_each_combination_trains_measures_and_exports(
         (epoch,) = run_folder.read_history(str(tmp_path))
         logged = run_folder.table_in([epoch], "label_confidence", np.shape(table))[0]
         np.testing.assert_allclose(table, logged, rtol=1e-6)
-        start = np.array([0.875, 0.625]) if augmentation == "mixup" else np.ones(np.shape(table))
+        start = (
+            np.array([0.875, 0.625])
+            if augmentation in ("mixup", "cutmix")
+            else np.ones(np.shape(table))
+        )
         ece = run_folder.table_in([epoch], "holdout_ece", np.shape(table))[0]
         step = settings.step_size * ece
         assert np.all(np.abs(table - start) <= step + 1e-6)
@@ -190,7 +197,7 @@ def test_each_combination_trains_measures_and_exports(
 @pytest.mark.parametrize(("augmentation", "labels"), TRAINED_ONLY)
 def test_each_other_combination_trains(augmentation, labels, splits, linear, tmp_path):
     settings = _settings(augmentation=augmentation, labels=labels)
-    model = build(settings, splits)
+    model = build_model(settings, splits)
     before = model.network.get_weights()
     train(model, settings, splits, str(tmp_path))
     (epoch,) = run_folder.read_history(str(tmp_path))
@@ -198,7 +205,7 @@ def test_each_other_combination_trains(augmentation, labels, splits, linear, tmp
     assert epoch["loss"] == pytest.approx(np.log(10.0), abs=0.2)
     moved = [np.abs(a - b).max() for a, b in zip(before, model.network.get_weights(), strict=True)]
     assert min(moved) > 1e-4
-    assert run_folder.Checkpoints(build(settings, splits), str(tmp_path)).restore() == 1
+    assert run_folder.Checkpoints(build_model(settings, splits), str(tmp_path)).restore() == 1
 
 
 def test_temperature_is_fitted_on_the_holdout_and_exported(splits, linear, tmp_path):
@@ -225,7 +232,7 @@ def test_same_seed_same_run_other_seed_other_run(splits, linear, tmp_path):
         settings = _settings(augmentation="mixup", labels="mixup", seed=seed, epochs=2)
         folder = tmp_path / str(number)
         folder.mkdir()
-        train(build(settings, splits), settings, splits, str(folder))
+        train(build_model(settings, splits), settings, splits, str(folder))
         histories.append(run_folder.read_history(str(folder)))
     assert histories[0] == histories[1] != histories[2]
 
@@ -233,7 +240,7 @@ def test_same_seed_same_run_other_seed_other_run(splits, linear, tmp_path):
 def test_one_step_is_that_of_the_settings(splits, linear, tmp_path):
     """An epoch of one batch that holds every image: order does not matter, gradient by hand."""
     settings = _settings(batch_size=100, learning_rate=0.64)
-    model = build(settings, splits)
+    model = build_model(settings, splits)
     kernel, bias = (w.astype(np.float64) for w in model.network.get_weights())
     train(model, settings, splits, str(tmp_path))
     inputs = splits.train.images.reshape(100, -1) / 255.0
@@ -258,9 +265,9 @@ def test_one_step_is_that_of_the_settings(splits, linear, tmp_path):
 
 def test_epochs_that_are_done_are_not_trained_again(splits, linear, tmp_path, monkeypatch):
     settings = _settings(epochs=2)
-    model = build(settings, splits)
+    model = build_model(settings, splits)
     train(model, settings, splits, str(tmp_path))
-    again = build(settings, splits)
+    again = build_model(settings, splits)
     monkeypatch.setattr(AutoLabelModel, "fit", lambda *_, **__: pytest.fail("trained again"))
     train(again, settings, splits, str(tmp_path))
     for expected, actual in zip(model.get_weights(), again.get_weights(), strict=True):
@@ -288,12 +295,12 @@ def test_loss_that_is_not_finite_is_one_clear_error_each_time(
 
 def test_batch_that_is_larger_than_the_training_set(splits, tmp_path):
     with pytest.raises(ValueError, match="128.*100 training images"):
-        build(_settings(batch_size=128), splits)
-    assert isinstance(build(_settings(batch_size=100), splits), keras.Model)
+        build_model(_settings(batch_size=128), splits)
+    assert isinstance(build_model(_settings(batch_size=100), splits), keras.Model)
 
 
 def test_labels_of_autolabel_are_a_table_of_the_model(splits):
-    model = build(_settings(augmentation="mixup", labels="autolabel"), splits)
+    model = build_model(_settings(augmentation="mixup", labels="autolabel"), splits)
     assert isinstance(model.label_policy, LabelTable)
     # Ordinary mixup in the middle of each bucket: distance 1/4 and 3/4, share 1 - distance/2.
     np.testing.assert_allclose(model.label_policy.confidence, [0.875, 0.625])

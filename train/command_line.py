@@ -1,0 +1,64 @@
+"""What the binaries share: flags that are settings, and errors that end in one line."""
+
+import contextlib
+import sys
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+
+import tensorflow as tf
+from absl import flags, logging
+
+from train.reasons import reason_of
+from train.settings import FIELDS, Settings
+
+DEFINE = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+
+
+def define_flags(names: Iterable[str], *, of_the_run: bool = False) -> None:
+    """Defines a flag for each of some settings, as ``Settings`` declares it.
+
+    Args:
+        names: Names of settings.
+        of_the_run: Whether the default is what the run that is looked at was trained with.
+    """
+    for name in names:
+        metadata = FIELDS[name].metadata
+        help = metadata["help"]
+        if metadata["choice"]:
+            help = f"--{metadata['choice']}={' or '.join(metadata['names'])}: {help}"
+        if of_the_run:
+            help += " By default as for the run."
+        kind, *_ = typing.get_args(FIELDS[name].type) or (FIELDS[name].type,)
+        define = flags.DEFINE_enum if "enum_values" in metadata["options"] else DEFINE[kind]
+        default = None if of_the_run else FIELDS[name].default
+        define(name, default, help=help, **metadata["options"])
+
+
+def settings_from_flags() -> tuple[Settings, list[str]]:
+    """The settings that the flags give, and the names of those that were given."""
+    values = {name: flags.FLAGS[name].value for name in FIELDS}
+    return Settings(**values), [name for name in FIELDS if flags.FLAGS[name].present]
+
+
+@contextlib.contextmanager
+def one_line_errors(binary: str, argv: Sequence[str]) -> Iterator[None]:
+    """Ends the program with one line where what is done inside cannot be done.
+
+    Args:
+        binary: Its name, which begins the line.
+        argv: What absl left of the command line: words that are no flags are refused.
+    """
+    logging.set_verbosity(logging.WARNING)
+    if len(argv) > 1:
+        sys.exit(f"{binary}: Unknown arguments: {' '.join(argv[1:])}")
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"{binary}: {error}")
+    except tf.errors.OpError as error:
+        sys.exit(f"{binary}: {reason_of(error)}")
