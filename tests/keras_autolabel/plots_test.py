@@ -83,6 +83,7 @@ def test_label_history_of_many_epochs_draws_few_lines_and_names_rows():
     assert list(lines_of(figure.axes[0])) == [f"epoch {n}" for n in (1, 11, 21, 31, 41)]
     assert figure.axes[0].get_title() == "mixup"
     # Labels that hardly moved are not blown up.
+    assert figure.axes[0].get_ylim()[0] <= 0.95
     assert figure.axes[1].images[0].get_clim() == (0.95, 1.0)
 
 
@@ -230,13 +231,14 @@ def test_figure_1_draws_the_label_of_each_distance_and_what_moved():
 
 
 def test_figure_1_of_many_classes_sums_up_the_others():
-    model = model_of(Mixup(num_buckets=1), num_classes=1000, policy=LabelTable((1,), initial=0.5))
+    model = model_of(Mixup(num_buckets=2), num_classes=1000, policy=LabelTable((2,), initial=0.5))
     images, labels = images_of(3)
     figure = plots.plot_figure_1(model, images[0], 7, others=(images[1:], labels[1:]))
     grid = np.reshape(figure.subfigs[0].axes, (2, 6))
     names = [text.get_text() for text in grid[1, 0].texts]
     assert names[0] == "class 7" and names[1] in ("class 1", "class 2")
     assert names[2] == "998 others"
+    assert len({bar.get_facecolor() for bar in grid[1, 1].patches}) == 3
     mix = distances_in([grid[0, 1]])[0] / 2.0
     partner = 0.5 * mix / (1.0 - mix)
     np.testing.assert_allclose(widths(grid[1, 1]), [0.5, partner, 0.5 - partner], atol=0.01)
