@@ -49,6 +49,9 @@ class AutoLabelModel(keras.Model):
     ``augmentation.dataset_transform`` has already augmented; ``evaluate`` and ``predict`` take
     plain images. The model's output are logits; ``probability_model`` gives probabilities.
 
+    Under a strategy the loss is Keras' too: where replicas have rows to different numbers (a last
+    batch that does not divide evenly), their means count alike; ``drop_remainder=True`` avoids it.
+
     ``model.network`` is the network itself, trained in place: it takes floats in ``value_range``,
     scaled by its caller, and its weights alone are saved and loaded by its own ``save_weights`` and
     ``load_weights``.

@@ -10,7 +10,7 @@ from tensorflow import keras
 
 from keras_autolabel import AutoLabel, AutoLabelModel, ExpectedCalibrationError, LabelTable
 from keras_autolabel.distribution import replica_seed
-from tests.conftest import Dimming, linear_network
+from tests.conftest import Dimming, linear_network, numpy_softmax
 
 SHAPE, NUM_CLASSES = (4, 4, 1), 3
 
@@ -58,6 +58,17 @@ def _runs(strategy) -> dict:
     }
 
 
+def _uneven(strategy) -> list:
+    """The weights after a batch of eight images and one of seven, which are four and three."""
+    with strategy.scope():
+        network = linear_network(SHAPE, NUM_CLASSES)
+        model = AutoLabelModel(network, num_classes=NUM_CLASSES)
+        model.compile(keras.optimizers.SGD(0.5))
+    # Keras 3 cannot build itself on a first batch that is uneven.
+    model.fit(tf.data.Dataset.from_tensor_slices(_data(15)).batch(8), verbose=0)
+    return [w.tolist() for w in network.get_weights()]
+
+
 def print_results_of_two_replicas() -> None:
     """Runs in a process of its own: logical devices must be set before TensorFlow starts."""
     (cpu,) = tf.config.list_physical_devices("CPU")
@@ -71,6 +82,7 @@ def print_results_of_two_replicas() -> None:
 
     seed = strategy.run(on_replica)
     results["seed"] = [x.numpy().tolist() for x in strategy.experimental_local_results(seed)]
+    results["uneven"] = _uneven(strategy)
     print(json.dumps(results))
 
 
@@ -109,6 +121,22 @@ def test_two_replicas_equal_one_device(two_replicas, one_device, run):
 def test_the_table_was_learned(two_replicas):
     assert np.all(np.abs(np.subtract(two_replicas["autolabel"]["table"], 0.7)) > 1e-3)
     np.testing.assert_allclose(two_replicas["weighted"]["table"], [0.7])
+
+
+def test_replicas_with_rows_to_different_numbers_count_alike(two_replicas):
+    # As in Keras: the mean of the replicas' means, not that of all seven images.
+    images, labels = _data(15)
+    kernel, bias = linear_network(SHAPE, NUM_CLASSES).get_weights()
+    for rows, weight in (
+        (slice(0, 8), np.full(8, 1 / 8)),
+        (slice(8, 15), np.repeat([1 / 8, 1 / 6], [4, 3])),
+    ):
+        inputs = images[rows].reshape(len(weight), -1) / 255.0
+        slope = numpy_softmax(inputs @ kernel + bias) - np.eye(NUM_CLASSES)[labels[rows]]
+        slope *= weight[:, np.newaxis]
+        kernel, bias = kernel - 0.5 * inputs.T @ slope, bias - 0.5 * slope.sum(axis=0)
+    for actual, expected in zip(two_replicas["uneven"], (kernel, bias), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_replicas_draw_apart(two_replicas):
