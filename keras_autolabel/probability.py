@@ -1,7 +1,12 @@
 """Images to calibrated probabilities, as a plain Keras model."""
 
+from typing import Any
+
+import numpy as np
 import tensorflow as tf
 from tensorflow import keras
+
+from keras_autolabel.batch import refused_in_one_line
 
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
@@ -41,6 +46,11 @@ class ProbabilityModel(keras.Model):
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Probabilities, float32 [B, K], of images [B, H, W, C]."""
         return tf.nn.softmax(self.model(images, training=training) / self.temperature)
+
+    def predict(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        """``keras.Model.predict``: probabilities, float32 [M, K]."""
+        with refused_in_one_line():
+            return super().predict(*args, **kwargs)
 
     def get_config(self) -> dict:
         """The constructor's arguments."""

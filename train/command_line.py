@@ -11,6 +11,9 @@ from absl import flags, logging
 from train.reasons import reason_of
 from train.settings import FIELDS, Settings
 
+# --help lists flags below the binary that has them defined, not below this module.
+flags.disclaim_key_flags()
+
 DEFINE = {
     bool: flags.DEFINE_boolean,
     int: flags.DEFINE_integer,

@@ -1,0 +1,570 @@
+"""A Keras user's first hour: the habits of the official examples give right answers, or a line."""
+
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+from tensorflow import keras
+
+import keras_autolabel as kal
+from tests.conftest import numpy_calibration, numpy_softmax
+
+KERAS_3 = hasattr(keras, "ops")
+SHAPE = (8, 8, 1)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    images, labels = load_digits(return_X_y=True)
+    images = np.round(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    return images, labels.astype(np.int64)
+
+
+def _network(*first, classes=10, head=None):
+    return keras.Sequential(
+        [
+            keras.Input(SHAPE),
+            *first,
+            keras.layers.Flatten(),
+            keras.layers.Dense(32, activation="relu"),
+            keras.layers.Dense(classes, activation=head),
+        ]
+    )
+
+
+def _compiled(model, *metrics):
+    model.compile(keras.optimizers.Adam(0.01), metrics=list(metrics))
+    return model
+
+
+def _refused(function, *values) -> str:
+    """The one line that a call ends in; it names the values."""
+    with pytest.raises(ValueError) as raised:
+        function()
+    message = str(raised.value)
+    assert "\n" not in message
+    for value in values:
+        assert value in message, message
+    return message
+
+
+# --- 1: logits and probabilities ------------------------------------------------------------------
+
+
+def test_ece_compiled_into_the_model_is_that_of_the_probabilities(digits):
+    images, labels = digits
+    model = _compiled(
+        kal.AutoLabelModel(_network(), num_classes=10), kal.ExpectedCalibrationError()
+    )
+    model.fit(images[:600], labels[:600], epochs=2, verbose=0)
+    logs = model.evaluate(images[600:], labels[600:], verbose=0, return_dict=True)
+    logits = model.predict(images[600:], verbose=0).astype(np.float64)
+    expected, *_ = numpy_calibration(labels[600:], numpy_softmax(logits))
+    assert logs["ece"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_logits_are_refused_where_probabilities_are_expected():
+    logits = [[4.0, -1.0], [0.5, 3.0]]
+    for measure in (kal.expected_calibration_error, kal.ExpectedCalibrationError().update_state):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="softmax"):
+            measure([0, 1], logits)
+    plain = keras.Sequential([keras.Input((2,))])
+    plain.compile(loss="mse", metrics=[kal.ExpectedCalibrationError()])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="softmax"):
+        plain.evaluate(np.array(logits), np.eye(2), verbose=0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="0..1"):
+        kal.expected_calibration_error([0, 2], [[0.5, 0.5], [0.25, 0.75]])
+    _refused(lambda: kal.TemperatureScaling().fit([0, 1], [[0.9, 0.1], [0.5, 0.5]]), "logits")
+
+
+# --- 2: preprocessing inside the network ----------------------------------------------------------
+
+
+def test_a_network_that_rescales_is_told_of_and_right_in_its_own_range(digits, tmp_path):
+    images, labels = digits
+    rescaling = keras.layers.Rescaling(1 / 255)
+    _refused(
+        lambda: kal.AutoLabelModel(_network(rescaling), num_classes=10),
+        *("rescaling", "value_range=(0, 255)"),
+    )
+    _refused(
+        lambda: kal.AutoLabelModel(_network(), num_classes=10, value_range=(255, 0)), "(255, 0)"
+    )
+    inside, outside = _network(rescaling), _network()
+    inside.set_weights(outside.get_weights())
+    attack = kal.PGD(epsilon=0.1, num_steps=3, num_buckets=2)
+    models = [
+        _compiled(kal.AutoLabelModel(inside, attack, num_classes=10, value_range=(0, 255))),
+        _compiled(kal.AutoLabelModel(outside, attack, num_classes=10)),
+    ]
+    histories = []
+    for model in models:
+        callback = kal.AutoLabel((images[600:700], labels[600:700]), step_size=0.5)
+        options = {"epochs": 2, "shuffle": False, "verbose": 0, "callbacks": [callback]}
+        histories.append(model.fit(images[:600], labels[:600], **options).history)
+        batch = model.augment(images[:64], labels[:64])
+        moved = np.abs(batch.images - images[:64] / np.float32(255)).max(axis=(1, 2, 3))
+        # ε is on [0, 1] whatever the network's own range is.
+        assert 0.05 < moved.max() <= 0.1 + 1e-6
+    for name, values in histories[1].items():
+        np.testing.assert_allclose(histories[0][name], values, rtol=1e-3, atol=1e-4, err_msg=name)
+    expected = models[1].predict(images[600:], verbose=0)
+    for given in (images[600:], images[600:] / 255):
+        np.testing.assert_allclose(models[0].predict(given, verbose=0), expected, atol=1e-3)
+    models[0].export(str(tmp_path / "exported"))
+    exported = tf.saved_model.load(str(tmp_path / "exported"))
+    np.testing.assert_allclose(exported(images[600:])["logits"], expected, atol=1e-3)
+    models[0].save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.value_range == (0, 255)
+    np.testing.assert_allclose(again.predict(images[600:], verbose=0), expected, atol=1e-3)
+
+
+def test_applications_that_preprocess_are_told_of():
+    options = {"weights": None, "include_top": False, "pooling": "avg", "input_shape": (32, 32, 3)}
+    for build in (keras.applications.MobileNetV3Small, keras.applications.EfficientNetB0):
+        backbone = build(**options)
+        network = keras.Sequential(
+            [keras.Input((32, 32, 3)), keras.layers.RandomFlip(), backbone, keras.layers.Dense(3)]
+        )
+        _refused(
+            lambda network=network: kal.AutoLabelModel(network, num_classes=3),
+            "value_range=(0, 255)",
+        )
+        kal.AutoLabelModel(network, num_classes=3, value_range=(0, 255))
+    normal = keras.layers.Normalization(mean=[123.0], variance=[58.0**2])
+    _refused(lambda: kal.AutoLabelModel(_network(normal), num_classes=10), "value_range=(0, 255)")
+    kal.AutoLabelModel(_network(normal), num_classes=10, value_range=(0, 255))
+    unit = keras.layers.Normalization(mean=[0.3], variance=[0.35**2])
+    kal.AutoLabelModel(_network(unit), num_classes=10)
+    _refused(
+        lambda: kal.AutoLabelModel(_network(unit), num_classes=10, value_range=(0, 255)), "(0, 1)"
+    )
+
+
+# --- 3: images in another range -------------------------------------------------------------------
+
+
+def test_floats_of_0_to_255_are_refused_wherever_they_come_in(digits, tmp_path):
+    images, labels = digits[0][:64], digits[1][:64]
+    bytes_as_floats = images.astype(np.float32)
+    model = _compiled(kal.AutoLabelModel(_network(), num_classes=10))
+    model.fit(images, labels, verbose=0)
+    data = tf.data.Dataset.from_tensor_slices((bytes_as_floats, labels)).batch(16)
+    for refused in (
+        lambda: model.predict(bytes_as_floats, verbose=0),
+        lambda: model.evaluate(bytes_as_floats, labels, verbose=0),
+        lambda: model.evaluate(data, verbose=0),
+        lambda: model.fit(bytes_as_floats, labels, verbose=0),
+        lambda: model.fit(data, verbose=0),
+        lambda: model.probability_model().predict(bytes_as_floats, verbose=0),
+    ):
+        _refused(refused, "[0, 1]", "255")
+    # The tutorial's probability model: Keras casts uint8 to floats of 0..255 on the way.
+    tutorial = keras.Sequential([model, keras.layers.Softmax()])
+    model.export(str(tmp_path / "exported"))
+    exported = tf.saved_model.load(str(tmp_path / "exported"))
+    for refused in (
+        lambda: tutorial.predict(images, verbose=0),
+        lambda: model(bytes_as_floats),
+        lambda: exported(bytes_as_floats),
+    ):
+        with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=r"\[0, 1\]"):
+            refused()
+
+
+def test_the_probability_model_is_a_plain_model_of_calibrated_probabilities(digits, tmp_path):
+    images, labels = digits
+    model = _compiled(kal.AutoLabelModel(_network(), kal.Mixup(), num_classes=10))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(images[:600], labels[:600], verbose=0)
+    logits = model.predict(images[600:], verbose=0).astype(np.float64)
+    expected = numpy_softmax(logits / 1.7)
+    plain = model.probability_model(temperature=1.7)
+    plain.save(tmp_path / "model.keras")
+    for one in (plain, keras.models.load_model(tmp_path / "model.keras")):
+        for given in (images[600:], images[600:] / 255, images[600:] / np.float32(255)):
+            np.testing.assert_allclose(one.predict(given, verbose=0), expected, atol=1e-5)
+    _refused(lambda: model.probability_model(temperature=0.0), "temperature=0.0")
+
+
+def test_the_networks_own_weights_are_saved_and_loaded_alone(digits, tmp_path):
+    images, labels = digits
+    model = _compiled(kal.AutoLabelModel(_network(), num_classes=10))
+    model.fit(images[:200], labels[:200], verbose=0)
+    model.network.save_weights(tmp_path / "network.weights.h5")
+    network = _network()
+    network.load_weights(tmp_path / "network.weights.h5")
+    expected = model.predict(images[:20], verbose=0)
+    np.testing.assert_allclose(network.predict(images[:20] / 255, verbose=0), expected, atol=1e-4)
+
+
+# --- 4: heads that return no logits ---------------------------------------------------------------
+
+
+class Subclassed(keras.Model):
+    def __init__(self, classes=10, head=None, width=16):
+        super().__init__()
+        self.first = keras.layers.Conv2D(width, 3, activation="relu")
+        self.pool = keras.layers.GlobalAveragePooling2D()
+        self.last = keras.layers.Dense(classes, activation=head)
+
+    def call(self, images, training=False):
+        return self.last(self.pool(self.first(images)))
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "relu", "softmax", "tanh"])
+def test_a_head_that_returns_no_logits_is_refused_by_name(head):
+    _refused(lambda: kal.AutoLabelModel(_network(head=head), num_classes=10), head, "dense")
+    layer = keras.layers.Activation(head, name="the_last")
+    network = keras.Sequential([_network(), layer])
+    network.build((None, *SHAPE))
+    _refused(lambda: kal.AutoLabelModel(network, num_classes=10), head, "the_last")
+
+
+def test_one_sigmoid_for_two_classes_is_refused():
+    _refused(
+        lambda: kal.AutoLabelModel(_network(classes=1, head="sigmoid"), num_classes=2), "sigmoid"
+    )
+    _refused(lambda: kal.AutoLabelModel(_network(classes=1), num_classes=2), "[B, 1]")
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "relu", "softmax"])
+def test_a_subclassed_network_is_probed(digits, head):
+    images, labels = digits[0][:32], digits[1][:32]
+    model = _compiled(kal.AutoLabelModel(Subclassed(head=head), num_classes=10))
+    _refused(lambda: model.fit(images, labels, verbose=0))
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+def test_networks_that_return_logits_pass_whatever_their_weights(digits, classes):
+    images = digits[0][:8]
+    for seed in range(10):
+        keras.utils.set_random_seed(seed)
+        for network in (Subclassed(classes), Subclassed(classes, width=2)):
+            model = _compiled(kal.AutoLabelModel(network, num_classes=classes))
+            model.check_network(images.shape[1:])
+        kal.AutoLabelModel(_network(classes=classes), num_classes=classes)
+
+
+# --- 6, 7: callbacks ------------------------------------------------------------------------------
+
+
+def test_a_forgotten_callback_is_named_at_the_end_of_the_first_epoch(digits):
+    images, labels = digits[0][:64], digits[1][:64]
+    model = _compiled(kal.AutoLabelModel(_network(), kal.Mixup(), num_classes=10))
+    with pytest.warns(UserWarning, match="keras_autolabel.AutoLabel") as caught:
+        model.fit(images, labels, epochs=2, verbose=0)
+    assert len([w for w in caught if "keras_autolabel.AutoLabel" in str(w.message)]) == 1
+    fixed = kal.MixupLabels()
+    model = kal.AutoLabelModel(_network(), kal.Mixup(), num_classes=10, label_policy=fixed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        _compiled(model).fit(images, labels, verbose=0, callbacks=[])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_saved_is_the_table_of_the_next_epoch(digits, tmp_path, first):
+    images, labels = digits
+    model = _compiled(kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=3), num_classes=10))
+    auto = kal.AutoLabel((images[600:800], labels[600:800]), step_size=0.5)
+    saves = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    callbacks = [auto, saves] if first else [saves, auto]
+    model.fit(images[:256], labels[:256], epochs=2, verbose=0, callbacks=callbacks)
+    for epoch, entry in enumerate(auto.history, start=1):
+        saved = keras.models.load_model(tmp_path / f"{epoch}.keras")
+        np.testing.assert_array_equal(saved.label_policy.confidence, entry["label"])
+
+
+# --- 8: arguments ---------------------------------------------------------------------------------
+
+
+def test_arguments_that_cannot_be_meant_are_refused(digits):
+    holdout = digits[0][:50], digits[1][:50]
+    network = _network()
+    _refused(lambda: kal.AutoLabelModel(network, kal.LabelTable((3,)), num_classes=10), "LabelTab")
+    _refused(lambda: kal.AugMix(num_buckets=2.5), "num_buckets=2.5")
+    _refused(lambda: kal.AutoLabel(holdout, num_bins=1.5), "num_bins=1.5")
+    _refused(lambda: kal.AutoLabel(holdout, examples_per_bucket=2.5), "examples_per_bucket=2.5")
+    _refused(lambda: kal.ExpectedCalibrationError(num_bins=1.5), "num_bins=1.5")
+
+
+# --- 9: labels and data as Keras gives them -------------------------------------------------------
+
+
+class Batches(keras.utils.Sequence):
+    """A ``PyDataset``, as Keras 3 calls it."""
+
+    def __init__(self, images, labels):
+        super().__init__()
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return -(-len(self.labels) // 20)
+
+    def __getitem__(self, index):
+        rows = slice(20 * index, 20 * index + 20)
+        return self.images[rows], self.labels[rows]
+
+
+@pytest.mark.parametrize("kind", ["one_hot", "float_one_hot", "column", "floats", "sequence"])
+def test_labels_of_other_forms_train_as_class_numbers_do(digits, kind):
+    images, labels = digits[0][:120], digits[1][:120]
+    one_hot = keras.utils.to_categorical(labels, 10)
+    given = {
+        "one_hot": one_hot.astype(np.int32),
+        "float_one_hot": one_hot,
+        "column": labels[:, np.newaxis],
+        "floats": labels.astype(np.float32),
+        "sequence": labels,
+    }[kind]
+    tables = []
+    for y in (labels, given):
+        keras.utils.set_random_seed(3)
+        model = _compiled(
+            kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=2), num_classes=10), "accuracy"
+        )
+        data, holdout = (images, y), (images, y)
+        if kind == "sequence" and y is given:
+            data, holdout = (Batches(images, y),), Batches(images, y)
+        options = {"epochs": 2, "shuffle": False, "verbose": 0}
+        if len(data) == 2:
+            options["batch_size"] = 20
+        history = model.fit(*data, callbacks=[kal.AutoLabel(holdout)], **options).history
+        tables.append((history["loss"], history["accuracy"], model.label_policy.confidence.numpy()))
+        assert model.evaluate(images, y, verbose=0) == model.evaluate(images, labels, verbose=0)
+    for one, other in zip(*tables, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("label_mode", ["int", "categorical", "binary"])
+def test_folders_of_images_in_every_label_mode(label_mode, tmp_path):
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(("dark", "light")):
+        (tmp_path / name).mkdir()
+        for index in range(10):
+            pixels = rng.integers(0, 128, (8, 8, 1)) + 127 * number
+            encoded = tf.io.encode_png(pixels.astype(np.uint8)).numpy()
+            (tmp_path / name / f"{index}.png").write_bytes(encoded)
+    data = keras.utils.image_dataset_from_directory(
+        str(tmp_path),
+        label_mode=label_mode,
+        color_mode="grayscale",
+        image_size=(8, 8),
+        batch_size=5,
+        shuffle=False,
+        verbose=False,
+    )
+    # Its images are floats of 0..255, for a network that rescales.
+    unit = data.map(lambda images, labels: (images / 255.0, labels))
+    numbers = tf.data.Dataset.zip(
+        (unit.map(lambda x, _: x), tf.data.Dataset.from_tensor_slices([0] * 10 + [1] * 10).batch(5))
+    )
+    models = []
+    for given in (unit, numbers):
+        keras.utils.set_random_seed(0)
+        network = _network(keras.layers.Rescaling(1 / 255), classes=2)
+        model = kal.AutoLabelModel(network, kal.Mixup(), num_classes=2, value_range=(0, 255))
+        _compiled(model, "accuracy")
+        model.fit(given, epochs=3, verbose=0, callbacks=[kal.AutoLabel(given)])
+        models.append([*model.get_weights(), *model.evaluate(given, verbose=0)])
+    for one, other in zip(*models, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    _refused(lambda: model.fit(data, verbose=0), "[0, 1]", "255")
+
+
+def test_soft_labels_and_string_losses_end_in_one_line(digits):
+    images = digits[0][:20]
+    model = _compiled(kal.AutoLabelModel(_network(), num_classes=10))
+    soft = np.full([20, 10], 0.1, np.float32)
+    _refused(lambda: model.fit(images, soft, verbose=0), "one-hot")
+    _refused(lambda: model.fit(images, np.eye(7)[np.arange(20) % 7], verbose=0), "(20, 7)")
+    for loss in ("sparse_categorical_crossentropy", "categorical_crossentropy"):
+        _refused(lambda loss=loss: model.compile("adam", loss), loss, "Leave loss out")
+
+
+# --- 10: built ------------------------------------------------------------------------------------
+
+
+def test_a_fresh_wrapper_is_built_as_soon_as_its_network_is(digits, tmp_path, capsys):
+    images, labels = digits
+    model = _compiled(kal.AutoLabelModel(_network(), kal.AugMix(num_buckets=4), num_classes=10))
+    assert model.built
+    auto = kal.AutoLabel((images[600:700], labels[600:700]), step_size=0.5)
+    model.fit(images[:128], labels[:128], verbose=0, callbacks=[auto])
+    model.save_weights(tmp_path / "model.weights.h5")
+    fresh = kal.AutoLabelModel(_network(), kal.AugMix(num_buckets=4), num_classes=10)
+    fresh.load_weights(tmp_path / "model.weights.h5")
+    for one, other in zip(fresh.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    fresh.summary()
+    assert "(3, 4)" in capsys.readouterr().out
+
+
+def test_backup_and_restore_brings_the_table_back(digits, tmp_path):
+    images, labels = digits
+    holdout = images[600:700], labels[600:700]
+
+    def run(stop_after=None, folder="whole"):
+        keras.utils.set_random_seed(0)
+        model = _compiled(kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=2), num_classes=10))
+
+        class Stop(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                if epoch == stop_after:
+                    raise KeyboardInterrupt
+
+        backup = keras.callbacks.BackupAndRestore(str(tmp_path / folder))
+        callbacks = [backup, kal.AutoLabel(holdout, step_size=0.5), Stop()]
+        options = {"epochs": 3, "shuffle": False, "verbose": 0, "callbacks": callbacks}
+        if stop_after is None:
+            model.fit(images[:128], labels[:128], **options)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                model.fit(images[:128], labels[:128], **options)
+        return model
+
+    whole = run()
+    run(stop_after=2, folder="killed")
+    again = run(folder="killed")
+    np.testing.assert_allclose(
+        again.label_policy.confidence, whole.label_policy.confidence, atol=1e-6
+    )
+    for one, other in zip(again.network.get_weights(), whole.network.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+# --- 11: the progress line ------------------------------------------------------------------------
+
+
+def test_the_progress_line_has_one_figure_of_the_labels(digits, tmp_path, capsys):
+    images, labels = digits
+    model = _compiled(
+        kal.AutoLabelModel(_network(), kal.AugMix(), num_classes=10),
+        *("accuracy", kal.ExpectedCalibrationError()),
+    )
+    csv = tmp_path / "log.csv"
+    callbacks = [keras.callbacks.CSVLogger(csv), kal.AutoLabel((images[600:700], labels[600:700]))]
+    history = model.fit(images[:64], labels[:64], verbose=2, callbacks=callbacks).history
+    line = capsys.readouterr().out.splitlines()[-1]
+    for name in ("accuracy", "ece", "loss", "label_mean"):
+        assert f"{name}: " in line
+    assert "holdout" not in line and "label_confidence" not in line
+    assert len([name for name in history if name.startswith("label_confidence_")]) == 30
+    header = csv.read_text("utf-8").splitlines()[0].split(",")
+    assert set(history) - {"epoch"} <= set(header)
+    table = [history[f"label_confidence_{d}_{n}"][0] for d in range(3) for n in range(10)]
+    assert history["label_mean"][0] == pytest.approx(np.mean(table), abs=1e-6)
+    # The clean hold-out, with NumPy.
+    logits = model.predict(images[600:700], verbose=0).astype(np.float64)
+    expected = numpy_calibration(labels[600:700], numpy_softmax(logits))
+    found = [history[f"holdout_{name}"][0] for name in ("ece", "confidence", "accuracy")]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+# --- 12: compilation and channels -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        *(kal.AugMix(), kal.RandAugment(), kal.Mixup(), kal.CutMix(), kal.SoftCrop()),
+        *(kal.PGD(epsilon=0.1), kal.HalfAdversarial(kal.PGD(epsilon=0.1))),
+    ],
+    ids=lambda augmentation: type(augmentation).__name__,
+)
+def test_what_xla_cannot_compile_is_refused_by_name(augmentation):
+    model = kal.AutoLabelModel(_network(), augmentation, num_classes=10)
+    _refused(lambda: model.compile("sgd", jit_compile=True), type(augmentation).__name__)
+
+
+class Darker(kal.Augmentation):
+    """XLA draws other distances from a seed: what trains must not depend on them."""
+
+    def apply(self, images, labels, drawn, network=None):
+        return self.moved(0.5 * tf.cast(images, tf.float32) / 255.0, labels, drawn)
+
+
+@pytest.mark.parametrize("augmentation", [None, Darker(num_buckets=2)], ids=["none", "own"])
+def test_what_xla_compiles_trains_the_same(digits, augmentation):
+    images, labels = digits[0][:64], digits[1][:64]
+    weights = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        policy = kal.LabelTable((2,), initial=0.8) if augmentation else None
+        model = kal.AutoLabelModel(_network(), augmentation, num_classes=10, label_policy=policy)
+        model.compile(keras.optimizers.SGD(0.1), jit_compile=jit_compile)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.fit(images, labels, verbose=0, shuffle=False)
+        weights.append(model.network.get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_randaugment_on_four_channels_says_which_operations_cannot():
+    images, seed = np.zeros([2, 8, 8, 4], np.uint8), tf.constant([1, 2])
+    _refused(lambda: kal.RandAugment()(images, [0, 1], seed=seed), "color", "contrast", "4")
+    kept = [name for name in kal.RandAugment().operations if name not in ("color", "contrast")]
+    batch = kal.RandAugment(operations=kept)(images, [0, 1], seed=seed)
+    assert batch.images.shape == images.shape
+
+
+def test_compile_takes_its_arguments_by_place(digits):
+    model = kal.AutoLabelModel(_network(), num_classes=10)
+    model.compile("adam", None, ["accuracy"])
+    assert "accuracy" in model.fit(digits[0][:32], digits[1][:32], verbose=0).history
+
+
+@pytest.mark.skipif(not KERAS_3, reason="Keras 2 exports in one format")
+def test_export_takes_the_formats_of_keras(digits, tmp_path):
+    model = kal.AutoLabelModel(_network(), num_classes=10)
+    model.export(str(tmp_path / "ours"), format="tf_saved_model")
+    assert "serving_default" in tf.saved_model.load(str(tmp_path / "ours")).signatures
+    with pytest.raises(ValueError, match="nonsense"):
+        model.export(str(tmp_path / "other"), format="nonsense")
+
+
+# --- 13: one line each ----------------------------------------------------------------------------
+
+
+def test_mistakes_of_construction_end_in_one_line():
+    network, images = _network(), keras.Input(SHAPE)
+    flat = keras.layers.Flatten()(images)
+    heads = [keras.layers.Dense(10)(flat) for _ in range(2)]
+    two = keras.Model([images, keras.Input((3,))], heads[0])
+    for wrong, value in (
+        (keras.Model(images, heads), "one output"),
+        (keras.Model(images, {"a": heads[0], "b": heads[1]}), "one output"),
+        (keras.Model({"pixels": images}, heads[0]), "one input"),
+        (two, "one input"),
+        (keras.Sequential, "keras.Sequential"),
+        ("resnet", "resnet"),
+    ):
+        _refused(lambda wrong=wrong: kal.AutoLabelModel(wrong, num_classes=10), value)
+    for wrong, value in ((kal.Mixup, "Mixup()"), (keras.layers.RandomFlip(), "RandomFlip")):
+        _refused(lambda wrong=wrong: kal.AutoLabelModel(network, wrong, num_classes=10), value)
+    for wrong in ("10", 10.5, 1, None):
+        _refused(
+            lambda wrong=wrong: kal.AutoLabelModel(network, num_classes=wrong),
+            f"num_classes={wrong!r}",
+        )
+
+
+def test_missing_classes_among_many_are_counted_and_the_first_few_named(digits):
+    network = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()])
+    network.add(keras.layers.Dense(21_841))
+    model = _compiled(kal.AutoLabelModel(network, kal.AugMix(max_depth=1), num_classes=21_841))
+    images, labels = np.zeros([4, 2, 2, 1], np.uint8), np.array([0, 2, 3, 21_840])
+    auto = kal.AutoLabel((images, labels))
+    auto.set_model(model)
+    with pytest.warns(UserWarning, match=r"21837 of the 21841 classes \(1, 4, 5, 6, 7, ...\)"):
+        auto.on_train_begin()
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__]))
