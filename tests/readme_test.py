@@ -1,8 +1,11 @@
 """The code of the README runs; flags, files and names in the pages exist."""
 
 import ast
+import functools
 import pathlib
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest

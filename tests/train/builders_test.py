@@ -7,7 +7,7 @@ from tensorflow import keras
 
 import data
 import keras_autolabel as kal
-from train.builders import build_network, build_optimizer, channel_moments
+from train.builders import build_network, build_optimizer, channel_moments, load_data
 from train.choices import AUGMENTATIONS, LABELS
 from train.image_network import CIFAR10_MEAN, CIFAR10_STD
 from train.settings import Settings
@@ -17,14 +17,6 @@ def _split(side=16, channels=1, examples=20) -> data.Split:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 200, (examples, side, side, channels)).astype(np.uint8)
     return data.Split(images, (np.arange(examples) % 10).astype(np.int32))
-
-
-def _augmentation(name, labels="one_hot", **options):
-    return AUGMENTATIONS[name](Settings(augmentation=name, labels=labels, **options))
-
-
-def _policy(labels, **options):
-    return LABELS[labels].policy(Settings(labels=labels, **options), 10)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -86,55 +78,56 @@ def test_l2_is_that_of_the_settings():
     assert penalty(4e-3) == pytest.approx(4 * penalty(1e-3), rel=1e-5)
 
 
-def test_augmentation_of_the_settings():
-    assert _augmentation("none") is None
-    augmix = _augmentation("augmix", num_buckets=4, max_depth=2, severity=1.5)
-    assert isinstance(augmix, kal.AugMix)
-    assert (augmix.bucket_shape, augmix.severity) == ((2, 4), 1.5)
-    randaugment = _augmentation("randaugment", num_buckets=4, num_operations=3, max_magnitude=7.0)
-    assert isinstance(randaugment, kal.RandAugment)
-    assert randaugment.bucket_shape == (4,)
-    assert (randaugment.num_operations, randaugment.max_magnitude) == (3, 7.0)
-    mixup = _augmentation("mixup", "mixup", num_buckets=6, beta=0.2)
-    assert isinstance(mixup, kal.Mixup)
-    assert (mixup.bucket_shape, mixup.beta) == ((6,), 0.2)
-    cutmix = _augmentation("cutmix", "mixup", num_buckets=6, beta=0.2)
-    assert isinstance(cutmix, kal.CutMix)
-    assert (cutmix.bucket_shape, cutmix.beta) == ((6,), 0.2)
-    crop = _augmentation("soft_crop", "power", num_buckets=6, sigma=0.2)
-    assert isinstance(crop, kal.SoftCrop)
-    assert (crop.bucket_shape, crop.sigma) == ((6,), 0.2)
-    for attack in (
-        _augmentation("pgd", num_buckets=3, epsilon=0.25, attack_steps=7),
-        _augmentation("pgd", "ccat", num_buckets=3, epsilon=0.25, attack_steps=7).attack,
-    ):
-        assert isinstance(attack, kal.PGD)
-        assert (attack.num_buckets, attack.epsilon, attack.num_steps) == (3, 0.25, 7)
-    assert isinstance(_augmentation("pgd", "ccat"), kal.HalfAdversarial)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("augmix", {"max_depth": 2, "severity": 1.5}),
+        ("randaugment", {"num_operations": 3, "max_magnitude": 7.0}),
+        ("mixup", {"beta": 0.2}),
+        ("pgd", {"epsilon": 0.25, "relative_step_size": 0.5, "random_start": False}),
+    ],
+)
+def test_augmentation_has_the_options_of_the_settings(name, options):
+    settings = Settings(augmentation=name, num_buckets=4, attack_steps=7, **options)
+    config = AUGMENTATIONS[name](settings).get_config()
+    assert config["num_buckets"] == 4 and config.get("num_steps", 7) == 7
+    assert {key: config[key] for key in options} == options
 
 
-def test_label_policy_of_the_settings():
-    assert _policy("autolabel") is None
-    assert isinstance(_policy("one_hot"), kal.OneHot)
-    assert isinstance(_policy("mixup"), kal.MixupLabels)
-    images, labels = np.zeros([2, 4, 4, 1], np.uint8), np.array([1, 2])
-    # The last row is moved as far as can be: CCAT's label is uniform there, whatever ρ.
+def test_ccat_attacks_half_of_each_batch():
+    attack = AUGMENTATIONS["pgd"](Settings(augmentation="pgd", labels="ccat", epsilon=0.25))
+    assert isinstance(attack, kal.HalfAdversarial) and attack.attack.epsilon == 0.25
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "expected"),
+    [
+        ("one_hot", {}, [1.0, 1.0]),
+        ("mixup", {}, [1.0, 1.0]),
+        ("label_smoothing", {"smoothing": 0.2}, [0.82, 0.82]),
+        # g = (1 - 0.5)^2 = 1/4, and the label is g + (1 - g)/10; uniform as far as can be.
+        ("ccat", {"rho": 2.0}, [0.325, 0.1]),
+    ],
+)
+def test_labels_have_the_options_of_the_settings(labels, options, expected):
     batch = kal.AugmentedBatch(
-        images=tf.constant(images / 255.0, tf.float32),
-        labels=tf.constant(labels, tf.int32),
-        partners=tf.constant(labels, tf.int32),
+        images=tf.zeros([2, 4, 4, 1]),
+        labels=tf.constant([1, 2]),
+        partners=tf.constant([1, 2]),
         mix=tf.zeros([2]),
         distance=tf.constant([0.5, 1.0]),
         bucket=tf.zeros([2], tf.int32),
     )
-    confidence, _ = _policy("label_smoothing", smoothing=0.2)(batch)
-    np.testing.assert_allclose(confidence, [0.8 + 0.2 / 10] * 2, rtol=1e-6)
-    # 1 - 0.9·d^3.
-    confidence, _ = _policy("power", exponent=3.0)(batch)
-    np.testing.assert_allclose(confidence, [1.0 - 0.9 / 8, 0.1], rtol=1e-6)
-    # g = (1 - 0.5)^2 = 1/4, and the label is g + (1 - g)/10.
-    confidence, _ = _policy("ccat", rho=2.0)(batch)
-    np.testing.assert_allclose(confidence, [0.25 + 0.75 / 10, 0.1], rtol=1e-6)
+    confidence, _ = LABELS[labels].policy(Settings(**options), 10)(batch)
+    np.testing.assert_allclose(confidence, expected, rtol=1e-6)
+
+
+def test_data_are_split_as_the_settings_say():
+    first, other = (
+        load_data(Settings(seed=seed, train_examples=200, holdout_examples=50)) for seed in (3, 4)
+    )
+    assert first.counts() == other.counts() == {"train": 200, "holdout": 50, "test": 300}
+    assert (first.holdout.images != other.holdout.images).any()
 
 
 def _schedule(settings, steps_per_epoch) -> keras.optimizers.schedules.LearningRateSchedule:

@@ -98,11 +98,13 @@ def test_what_is_no_run_is_never_deleted(tmp_path, name, content, overwrite):
     assert _contents(tmp_path) == {name: content}
 
 
-def test_folder_that_cannot_be_written_is_an_error(tmp_path):
+def test_folder_that_cannot_be_written_is_called_that_and_nothing_is_left(tmp_path):
     (tmp_path / "file").write_text("", "utf-8")
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(OSError, match="file"):
-            run_folder.open_run(str(path), SETTINGS, overwrite=False)
+        with pytest.raises(OSError, match=f"{path} is not writable: "):
+            run_folder.check_writable(str(path))
+    run_folder.check_writable(str(tmp_path / "new" / "run"))
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_space_for_eight_copies_of_the_network(tmp_path, monkeypatch):
@@ -134,29 +136,32 @@ def test_full_disk_is_found_before_training(tmp_path, monkeypatch):
     assert _contents(finished) == before and not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("done", [0, 1, 3])
-def test_history_keeps_the_epochs_of_the_checkpoint_and_goes_on(tmp_path, done):
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_history_drops_the_epochs_that_no_checkpoint_has(tmp_path, done):
     folder = str(tmp_path)
-    assert run_folder.read_history(folder) == []
     history = run_folder.History(folder, 0)
-    for epoch in range(3):
-        history.on_epoch_end(epoch, {"loss": np.float32(2.5 - epoch), "accuracy": 0.1})
-    # A killed run goes on behind its checkpoint: later rows are those of epochs that are lost.
+    for epoch in range(2):
+        history.on_epoch_end(epoch, {"loss": np.float32(2.5) - epoch, "accuracy": 1 / 3})
+    rows = [{"epoch": e, "accuracy": 1 / 3, "loss": 2.5 - e} for e in range(3)]
+    assert run_folder.read_history(folder) == rows[:2]
+    before = (tmp_path / "history.csv").read_text("utf-8")
+    assert before.splitlines()[0] == "epoch,accuracy,loss"
     again = run_folder.History(folder, done)
-    again.on_epoch_end(done, {"loss": 9.0, "accuracy": 0.2})
-    rows = [{"epoch": e, "accuracy": 0.1, "loss": 2.5 - e} for e in range(done)]
-    rows.append({"epoch": done, "accuracy": 0.2, "loss": 9.0})
+    for epoch in range(done, 3):
+        again.on_epoch_end(epoch, {"loss": 2.5 - epoch, "accuracy": 1 / 3})
     assert run_folder.read_history(folder) == rows
-    text = (tmp_path / "history.csv").read_text("utf-8")
-    assert text.startswith("epoch,accuracy,loss") and "NA" not in text
+    assert (tmp_path / "history.csv").read_text("utf-8").startswith(before)
     assert os.listdir(tmp_path) == ["history.csv"]
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    run_folder.check_writable(str(tmp_path / "new" / "run"))
-    assert os.listdir(tmp_path) == []
-    with pytest.raises(OSError, match="/dev/null/run is not writable"):
-        run_folder.check_writable("/dev/null/run")
+def test_files_are_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "metrics.json"
+    run_folder.write_json(str(path), {"figures": [1, 2.5], "name": "é"})
+    with pytest.raises(TypeError):
+        run_folder.write_json(str(path), {"first": 1, "no JSON": object()})
+    assert json.loads(path.read_text("utf-8")) == {"figures": [1, 2.5], "name": "é"}
+    run_folder.write_json(str(path), {})
+    assert os.listdir(tmp_path) == ["metrics.json"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"theme": "dark"}', '{"dataset": "digits"}'])
