@@ -180,7 +180,7 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         from_logits: bool | None = None,
         name: str = "ece",
         dtype: str | None = None,
-    ):
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
         check_whole(1, num_bins=num_bins)
         self.num_bins = num_bins
@@ -244,7 +244,7 @@ class TemperatureScaling:
 
     smallest, largest = 1e-3, 1e3
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.temperature = 1.0
 
     def fit(self, labels: np.ndarray, logits: np.ndarray) -> "TemperatureScaling":

@@ -96,7 +96,7 @@ class AutoLabel(keras.callbacks.Callback):
         num_bins: int = 15,
         examples_per_bucket: int | None = None,
         start_epoch: int = 0,
-    ):
+    ) -> None:
         super().__init__()
         if not 0.0 <= step_size < float("inf"):
             raise ValueError(f"step_size must be at least 0. Received: step_size={step_size}")

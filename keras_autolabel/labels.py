@@ -232,7 +232,7 @@ class LabelSmoothing(LabelPolicy):
         0.91
     """
 
-    def __init__(self, smoothing: float = 0.1, *, num_classes: int):
+    def __init__(self, smoothing: float = 0.1, *, num_classes: int) -> None:
         if not 0.0 <= smoothing < 1.0:
             raise ValueError(f"smoothing must be in [0, 1). Received: smoothing={smoothing}")
         if num_classes < 2:
@@ -292,7 +292,7 @@ class ConfidenceCalibrated(LabelPolicy):
 
     needs = frozenset({"perturbation"})
 
-    def __init__(self, *, num_classes: int, rho: float = 10.0):
+    def __init__(self, *, num_classes: int, rho: float = 10.0) -> None:
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2. Received: {num_classes}")
         if not rho > 0.0:
@@ -331,7 +331,9 @@ class PowerLabels(LabelPolicy):
         [1.0, 0.8125, 0.25]
     """
 
-    def __init__(self, *, num_classes: int, exponent: float = 2.0, weighs_loss: bool = False):
+    def __init__(
+        self, *, num_classes: int, exponent: float = 2.0, weighs_loss: bool = False
+    ) -> None:
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2. Received: {num_classes}")
         if not exponent > 0.0:
@@ -377,7 +379,7 @@ class LabelTable(keras.layers.Layer):
         *,
         initial: float | np.ndarray = 1.0,
         name: str = "label_table",
-    ):
+    ) -> None:
         # autocast would read the table as bfloat16 under mixed precision: 0.9 becomes 0.8984.
         super().__init__(name=name, dtype="float32", trainable=False, autocast=False)
         self.bucket_shape = tuple(int(size) for size in bucket_shape)

@@ -92,7 +92,7 @@ class SoftTargetLoss(keras.losses.Loss):
         *,
         reduction: str = "sum_over_batch_size",
         name: str = "soft_target_loss",
-    ):
+    ) -> None:
         super().__init__(reduction=reduction, name=name)
         self.policy = policy
 

@@ -95,7 +95,7 @@ class AutoLabelModel(keras.Model):
         value_range: tuple[float, float] = (0, 1),
         seed: int = 0,
         name: str = "auto_label_model",
-    ):
+    ) -> None:
         # autocast would round float images to bfloat16 under mixed precision, and uint8 ones not.
         super().__init__(name=name, autocast=False)
         check_arguments(num_classes, seed, value_range)
@@ -383,7 +383,7 @@ class AutoLabelModel(keras.Model):
 class _LabelsOf:
     """A label policy for a loss to call: Keras 2 would save a table that the loss itself held."""
 
-    def __init__(self, policy: Callable):
+    def __init__(self, policy: Callable) -> None:
         self.policy = policy
         self.weighs_loss = getattr(policy, "weighs_loss", False)
 

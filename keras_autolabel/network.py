@@ -26,7 +26,7 @@ class OnUnitImages:
         [[0.0, 255.0]]
     """
 
-    def __init__(self, network: keras.Model, value_range: tuple[float, float]):
+    def __init__(self, network: keras.Model, value_range: tuple[float, float]) -> None:
         self.network = network
         self.value_range = value_range
 

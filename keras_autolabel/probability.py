@@ -30,7 +30,7 @@ class ProbabilityModel(keras.Model):
 
     def __init__(
         self, model: keras.Model, temperature: float = 1.0, *, name: str = "probability_model"
-    ):
+    ) -> None:
         super().__init__(name=name, autocast=False)
         if not temperature > 0.0:
             raise ValueError(f"temperature must be above 0. Received: temperature={temperature}")

@@ -16,7 +16,7 @@ class LabelLogs(keras.callbacks.Callback):
         forgotten: Whether a label table has no callback that updates it.
     """
 
-    def __init__(self, *, forgotten: bool):
+    def __init__(self, *, forgotten: bool) -> None:
         super().__init__()
         self.forgotten = forgotten
 

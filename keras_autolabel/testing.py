@@ -62,7 +62,7 @@ def check_augmentation(
 class _Caller:
     """An augmentation with all but images, seed and bucket given."""
 
-    def __init__(self, augmentation, labels, network):
+    def __init__(self, augmentation, labels, network) -> None:
         self.augmentation, self.labels, self.network = augmentation, labels, network
 
     def __call__(self, images, seed, bucket=None, augmentation=None) -> AugmentedBatch:

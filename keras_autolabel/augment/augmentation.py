@@ -77,7 +77,7 @@ class Augmentation:
     needs_network = False
     jit_compiles = True
 
-    def __init__(self, *, num_buckets: int = 10):
+    def __init__(self, *, num_buckets: int = 10) -> None:
         check_whole(1, num_buckets=num_buckets)
         self.num_buckets = int(num_buckets)
 

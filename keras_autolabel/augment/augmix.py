@@ -92,7 +92,7 @@ class AugMix(Augmentation):
         max_depth: int = 3,
         severity: float = 3.0,
         operations: Sequence[str] = AUGMIX_OPERATIONS,
-    ):
+    ) -> None:
         super().__init__(num_buckets=num_buckets)
         check_whole(1, max_depth=max_depth)
         if not 0.1 <= severity <= 10.0:

@@ -55,7 +55,7 @@ class Mixup(Augmentation):
     # Neither a shuffle nor a gamma variable has a kernel of XLA.
     jit_compiles = False
 
-    def __init__(self, *, num_buckets: int = 10, beta: float = 1.0):
+    def __init__(self, *, num_buckets: int = 10, beta: float = 1.0) -> None:
         super().__init__(num_buckets=num_buckets)
         self.beta = check_beta(beta)
 

@@ -56,7 +56,7 @@ class PGD(Augmentation):
         num_steps: int = 10,
         relative_step_size: float = 0.25,
         random_start: bool = True,
-    ):
+    ) -> None:
         super().__init__(num_buckets=num_buckets)
         check_epsilon(epsilon)
         check_whole(1, num_steps=num_steps)
@@ -126,7 +126,7 @@ class HalfAdversarial(Augmentation):
     # How many images are attacked is only known when the graph runs.
     jit_compiles = False
 
-    def __init__(self, attack: PGD):
+    def __init__(self, attack: PGD) -> None:
         super().__init__(num_buckets=attack.num_buckets)
         self.attack = attack
 

@@ -94,7 +94,7 @@ class RandAugment(Augmentation):
         num_operations: int = 2,
         max_magnitude: float = 10.0,
         operations: Sequence[str] = RANDAUGMENT_OPERATIONS,
-    ):
+    ) -> None:
         super().__init__(num_buckets=num_buckets)
         check_whole(1, num_operations=num_operations)
         if not 0.0 < max_magnitude <= 10.0:

@@ -51,7 +51,7 @@ class SoftCrop(Augmentation):
     # The warp has no kernel of XLA.
     jit_compiles = False
 
-    def __init__(self, *, num_buckets: int = 10, sigma: float = 0.3):
+    def __init__(self, *, num_buckets: int = 10, sigma: float = 0.3) -> None:
         super().__init__(num_buckets=num_buckets)
         if not 0.0 < sigma < float("inf"):
             raise ValueError(f"sigma must be a number above 0. Received: sigma={sigma}")
