@@ -45,6 +45,8 @@ class PGD(Augmentation):
     """
 
     needs_network = True
+    # The names of weights that are not finite are strings, of which XLA knows nothing.
+    jit_compiles = False
 
     def __init__(
         self,
