@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from keras_autolabel.batch import check_batch, to_float
+from keras_autolabel.batch import MARK, check_batch, to_float
 
 
 def crossentropy_of_truth(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -290,7 +290,7 @@ def assert_logits(outputs: tf.Tensor) -> tf.Operation:
     outputs = tf.cast(outputs, tf.float32)
     sums_to_one = tf.reduce_all(tf.abs(tf.reduce_sum(outputs, axis=-1) - 1.0) < tolerance)
     probabilities = tf.reduce_all(outputs >= 0.0) & sums_to_one & (tf.size(outputs) > 0)
-    message = "The network returns probabilities; attack its logits: leave out the softmax."
+    message = f"{MARK}The network returns probabilities; attack its logits: leave out the softmax."
     return tf.debugging.Assert(~probabilities, [message])
 
 
@@ -307,5 +307,5 @@ def _assert_finite(gradient: tf.Tensor, network: Callable) -> tf.Operation:
         return tf.where(joined == "", "none", joined)
 
     names = tf.cond(finite, lambda: tf.constant(""), names_of_bad_weights)
-    message = "The gradient at the images is not finite; weights that are not finite either:"
+    message = f"{MARK}The gradient at the images is not finite; weights that are not finite either:"
     return tf.debugging.Assert(finite, [message, names])

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_autolabel.batch import (
+    MARK,
     AugmentedBatch,
     check_batch,
     check_whole,
@@ -253,7 +254,9 @@ class Augmentation:
                 raise ValueError(f"{message} {labels.shape[0]}")
             return labels
         size = tf.shape(labels)[0]
-        enough = tf.debugging.Assert((size == 0) | (size >= self.smallest_batch), [message, size])
+        enough = tf.debugging.Assert(
+            (size == 0) | (size >= self.smallest_batch), [f"{MARK}{message}", size]
+        )
         with tf.control_dependencies([enough]):
             return tf.identity(labels)
 
