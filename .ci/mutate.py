@@ -194,7 +194,7 @@ def _variants(node: ast.AST) -> Iterator[ast.AST | str]:
             yield from (repr(value + 1), repr(value - 1))
         case ast.Constant(value=float(value)):
             yield from {repr(value + 1.0), repr(2.0 * value)} - {repr(value)}
-        case ast.Name(ctx=ast.Load()) if node.id in RENAMED:
+        case ast.Name(id="min" | "max" | "any" | "all"):
             yield RENAMED[node.id]
         case ast.Attribute() if node.attr in RENAMED:
             yield _with(node, attr=RENAMED[node.attr])

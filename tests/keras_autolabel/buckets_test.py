@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_autolabel.buckets import bucket_of, uniform_in_bucket
+from keras_autolabel.buckets import bucket_of, distance_of, uniform_in_bucket
 
 
 def _bucket_by_fractions(numerator: int, denominator: int, num_buckets: int) -> int:
@@ -69,6 +69,12 @@ def test_uniform_in_bucket_depends_on_the_seed_alone():
     )
     np.testing.assert_array_equal(first, again)
     assert not np.any(first == other)
+
+
+@pytest.mark.parametrize("num_buckets", [1, 3, 10])
+def test_the_distance_of_a_bucket_is_its_middle(num_buckets):
+    edges = np.linspace(0.0, 1.0, num_buckets + 1)
+    np.testing.assert_allclose(distance_of(num_buckets), (edges[:-1] + edges[1:]) / 2, atol=1e-15)
 
 
 if __name__ == "__main__":
