@@ -35,6 +35,12 @@ class LabelEpoch(TypedDict):
         clean_ece: ECE of the clean hold-out.
         clean_accuracy: Its accuracy.
         clean_confidence: Its mean confidence.
+
+    Example:
+        >>> holdout = np.zeros([20, 8, 8, 1], np.uint8), np.arange(20) % 10
+        >>> callback = AutoLabel(holdout)
+        >>> [float(epoch["label"].min()) for epoch in callback.history]  # training adds to it
+        []
     """
 
     epoch: int

@@ -25,6 +25,11 @@ class Draw(NamedTuple):
         distance: float32 [B] in [0, 1].
         bucket: int32 [B], the flat index of the distance's bucket.
         seed: int32 [2], for whatever else is random.
+
+    Example:
+        >>> drawn = Augmentation(num_buckets=4).draw(tf.constant([3, 5]), tf.constant([1, 2]), 3)
+        >>> drawn.bucket.numpy().tolist(), bool(tf.reduce_all(drawn.distance >= 0.75))
+        ([3, 3], True)
     """
 
     distance: tf.Tensor

@@ -26,6 +26,11 @@ def _power(rho, one_hot, distance):
     return g * one_hot + (1 - g) / one_hot.shape[-1]
 
 
+def _to_others(one_hot):
+    """What an example takes from its class and gives to the others, evenly."""
+    return one_hot - (1 - one_hot) / (one_hot.shape[-1] - 1)
+
+
 # A policy for K classes, and its dense labels by the papers: one-hot rows of the labels and of the
 # partners, mix and distance.
 POLICIES = {
@@ -45,6 +50,12 @@ POLICIES = {
     "ConfidenceCalibrated(0.5)": (
         lambda k: kal.ConfidenceCalibrated(num_classes=k, rho=0.5),
         lambda y, p, mix, distance: _power(0.5, y, distance),
+    ),
+    "PowerLabels": (
+        lambda k: kal.PowerLabels(num_classes=k),
+        lambda y, p, mix, distance: (
+            y - ((1 - 1 / y.shape[-1]) * distance**2)[:, np.newaxis] * _to_others(y)
+        ),
     ),
     "LabelTable": (
         lambda k: kal.LabelTable((ROWS,), initial=LABELS),
@@ -66,7 +77,7 @@ def test_loss_is_that_of_keras_on_dense_labels_of_the_papers(name, num_classes):
     logits = tf.constant(rng.normal(scale=3.0, size=[ROWS, num_classes]), tf.float32)
     labels, partners = rng.integers(num_classes, size=[2, ROWS])
     mix, distance = rng.uniform([[0.0], [0.0]], [[0.5], [1.0]], [2, ROWS])
-    distance[:3] = [0.0, 1.0, 1.0 + 1e-6]
+    distance[:3] = [0.0, 1.0, 1.0 + 1e-6 * (name != "PowerLabels")]
     batch = batch_of(labels, partners=partners, mix=mix, distance=distance, bucket=range(ROWS))
     one_hot = np.eye(num_classes)
     targets = dense(one_hot[labels], one_hot[partners], mix, distance)
@@ -104,6 +115,9 @@ def test_configs_round_trip(name):
         (kal.ConfidenceCalibrated, {"num_classes": 1}, "1"),
         (kal.ConfidenceCalibrated, {"num_classes": 3, "rho": 0.0}, "0.0"),
         (kal.ConfidenceCalibrated, {"num_classes": 3, "rho": float("nan")}, "nan"),
+        (kal.PowerLabels, {"num_classes": 1}, "1"),
+        (kal.PowerLabels, {"num_classes": 3, "exponent": 0.0}, "0.0"),
+        (kal.PowerLabels, {"num_classes": 3, "exponent": float("nan")}, "nan"),
     ],
 )
 def test_arguments_out_of_range_are_refused(policy, arguments, received):
@@ -125,14 +139,16 @@ class Own:
 
 PGD = kal.PGD(epsilon=0.1)
 AUGMENTATIONS = [
-    *(None, Own(), kal.AugMix(), kal.RandAugment(), kal.Mixup()),
+    *(None, Own(), kal.AugMix(), kal.RandAugment(), kal.SoftCrop(), kal.Mixup(), kal.CutMix()),
     *(PGD, kal.HalfAdversarial(PGD)),
 ]
 # Who ignores a second image is refused where there is one, and who reads what is not there.
 REFUSED = {
     "AugMix": {"MixupLabels", "ConfidenceCalibrated"},
     "RandAugment": {"MixupLabels", "ConfidenceCalibrated"},
-    "Mixup": {"OneHot", "LabelSmoothing", "ConfidenceCalibrated"},
+    "SoftCrop": {"MixupLabels", "ConfidenceCalibrated"},
+    "Mixup": {"OneHot", "LabelSmoothing", "ConfidenceCalibrated", "PowerLabels"},
+    "CutMix": {"OneHot", "LabelSmoothing", "ConfidenceCalibrated", "PowerLabels"},
     "PGD": {"MixupLabels", "ConfidenceCalibrated"},
     "HalfAdversarial": {"MixupLabels"},
 }
@@ -145,7 +161,10 @@ def test_which_policies_go_with_an_augmentation(augmentation):
     policies = [
         *(kal.OneHot(), kal.LabelSmoothing(num_classes=3), kal.MixupLabels()),
         *(kal.ConfidenceCalibrated(num_classes=3), lambda batch: (1.0 - batch.mix, batch.mix)),
-        kal.LabelTable(getattr(augmentation, "bucket_shape", (1,))),
+        *(
+            kal.PowerLabels(num_classes=3),
+            kal.LabelTable(getattr(augmentation, "bucket_shape", (1,))),
+        ),
     ]
     for policy in policies:
         name, other = type(policy).__name__, type(augmentation).__name__
@@ -157,7 +176,7 @@ def test_which_policies_go_with_an_augmentation(augmentation):
             kal.AutoLabelModel(network, augmentation, **arguments)
 
 
-@pytest.mark.parametrize("policy", [kal.LabelSmoothing, kal.ConfidenceCalibrated])
+@pytest.mark.parametrize("policy", [kal.LabelSmoothing, kal.ConfidenceCalibrated, kal.PowerLabels])
 def test_policies_of_other_classes_are_refused(policy):
     with pytest.raises(ValueError, match=rf"{policy.__name__}\(num_classes=10\), num_classes=3"):
         kal.AutoLabelModel(

@@ -1,4 +1,6 @@
 import ast
+import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -131,6 +133,26 @@ def test_the_package_imports_tensorflow_and_numpy_alone(path):
     at_import = {name.split(".")[0] for name in _imports(_outside_functions(_tree(path)))}
     others = at_import - set(sys.stdlib_module_names)
     assert others <= {"tensorflow", "numpy", "keras_autolabel"}
+
+
+USERS = [
+    path
+    for pattern in ("README.md", "docs/**/*.md", "docs/**/*.py", "train/*.py", "benchmarks/*.py")
+    for path in sorted(ROOT.glob(pattern))
+]
+
+
+@pytest.mark.parametrize("path", USERS, ids=_name_of)
+def test_what_others_use_of_the_package_is_public(path):
+    text = path.read_text(encoding="utf-8")
+    used = set(re.findall(r"\bkal\.(\w+(?:\.\w+)*)", text))
+    if path.suffix == ".py":
+        names = _imports(ast.walk(ast.parse(text)))
+        used |= {name.partition(".")[2] for name in names if name.startswith("keras_autolabel.")}
+    for name in used:
+        # It exists, and is exported or in a public module.
+        assert pkgutil.resolve_name(f"keras_autolabel.{name}") is not None
+        assert not re.search(r"\b_(?!_version__)", name), name
 
 
 def _own_names(tree: ast.Module) -> set[str]:

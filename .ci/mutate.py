@@ -1,0 +1,407 @@
+#!/usr/bin/env python
+"""Do the tests bite? Changes the formulas one small thing at a time, and runs the tests on each.
+
+    python .ci/mutate.py --sample 300 --seed 1 [MODULE ...]
+
+A mutant is one file with one change: an operator swapped, a constant moved, a condition negated, a
+minimum made a maximum, a check left out. It is killed if a test fails. TensorFlow is imported once;
+each mutant is tried in a fork, by the tests that call the function it changes, quick ones first.
+"""
+
+import argparse
+import ast
+import copy
+import importlib
+import importlib.machinery
+import importlib.util
+import json
+import linecache
+import os
+import pathlib
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE, TESTS = "keras_autolabel", ROOT / "tests" / "keras_autolabel"
+# The test files of each module, beside the one of its own name.
+COVERED_BY = {
+    "buckets": (),
+    "batch": (),
+    "labels": ("policies", "losses"),
+    "losses": ("policies",),
+    "calibration": ("temperature",),
+    "augment/augmentation": ("own_augmentation", "augment/contract", "augment/mixup"),
+    "augment/augmix": ("augment/contract",),
+    "augment/attack": ("augment/pgd",),
+    "augment/blend_ops": ("augment/image_ops", "augment/randaugment"),
+    "augment/cutmix": ("augment/contract",),
+    "augment/image_ops": (),
+    "augment/mixup": ("augment/contract",),
+    "augment/pgd": ("augment/contract", "policies"),
+    "augment/randaugment": ("augment/contract",),
+    "augment/soft_crop": ("augment/contract",),
+}
+
+COMPARED = {
+    ast.Lt: (ast.LtE, ast.GtE),
+    ast.LtE: (ast.Lt, ast.Gt),
+    ast.Gt: (ast.GtE, ast.LtE),
+    ast.GtE: (ast.Gt, ast.Lt),
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+    ast.Is: (ast.IsNot,),
+    ast.IsNot: (ast.Is,),
+    ast.In: (ast.NotIn,),
+    ast.NotIn: (ast.In,),
+}
+COMPUTED = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.FloorDiv,
+    ast.Pow: ast.Mult,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+}
+PAIRS = (
+    *(("minimum", "maximum"), ("reduce_min", "reduce_max"), ("min", "max"), ("any", "all")),
+    *(("reduce_any", "reduce_all"), ("argmin", "argmax"), ("zeros_like", "ones_like")),
+    *(("zeros", "ones"), ("floor", "ceil"), ("cos", "sin"), ("reduce_sum", "reduce_mean")),
+)
+RENAMED = {**dict(PAIRS), **{b: a for a, b in PAIRS}, "round": "floor"}
+
+
+class Mutant(NamedTuple):
+    """A module with one change.
+
+    Attributes:
+        module: Its name, as in ``COVERED_BY``.
+        line: Where the change is.
+        function: First line of the outermost function around it, None: outside of all.
+        change: Old and new code.
+        source: The changed file.
+    """
+
+    module: str
+    line: int
+    function: int | None
+    change: str
+    source: str
+
+
+# --- the mutants of a file ------------------------------------------------------------------------
+
+
+def path_of(module: str) -> pathlib.Path:
+    """The file of a module."""
+    return ROOT / PACKAGE / f"{module}.py"
+
+
+def mutants_of(module: str) -> list[Mutant]:
+    """All mutants of a module that compile, in the order of its lines."""
+    text = path_of(module).read_text(encoding="utf-8")
+    found = []
+    for node, new, function in _changes(ast.parse(text)):
+        new = new if isinstance(new, str) else ast.unparse(new)
+        source = _replaced(text, node, new)
+        try:
+            compile(source, module, "exec")
+        except SyntaxError:
+            continue
+        old = " ".join(ast.get_source_segment(text, node).split())
+        found.append(Mutant(module, node.lineno, function, f"{old}  =>  {new}", source))
+    return sorted(set(found), key=lambda mutant: (mutant.line, mutant.change))
+
+
+def _replaced(text: str, node: ast.AST, new: str) -> str:
+    """The text with other code in place of a node's; all other lines keep their numbers."""
+    lines = text.encode().splitlines(keepends=True)
+    before = b"".join(lines[: node.lineno - 1]) + lines[node.lineno - 1][: node.col_offset]
+    after = lines[node.end_lineno - 1][node.end_col_offset :] + b"".join(lines[node.end_lineno :])
+    padding = "\n" * (node.end_lineno - node.lineno)
+    # Inside brackets a line may end anywhere.
+    new = f"({new}{padding})" if isinstance(node, ast.expr) else new + padding
+    return (before + new.encode() + after).decode()
+
+
+def _changes(node: ast.AST, function: int | None = None, argument: str = "None") -> Iterator[tuple]:
+    """``(node, what may replace it, first line of the outermost function around it)``.
+
+    Args:
+        node: The node to look into.
+        function: First line of the outermost function around it.
+        argument: First argument of the innermost one.
+    """
+    if isinstance(node, ast.FunctionDef):
+        names = [x.arg for x in node.args.args if x.arg not in ("self", "cls")]
+        argument = names[0] if names else "None"
+        if function is None:
+            function = min([node.lineno, *(x.lineno for x in node.decorator_list)])
+    if isinstance(node, ast.If):
+        yield node.test, f"not ({ast.unparse(node.test)})", function
+    if isinstance(node, ast.Return) and node.value and ast.unparse(node.value) != argument:
+        yield node.value, argument, function
+    for new in _variants(node):
+        yield node, new, function
+    for child in _mutable_parts(node):
+        yield from _changes(child, function, argument)
+
+
+def _mutable_parts(node: ast.AST) -> Iterator[ast.AST]:
+    """The parts of a node but messages, annotations, decorators and types."""
+    if isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom):
+        return
+    skipped = []
+    if isinstance(node, ast.FunctionDef):
+        skipped = [node.returns, *node.decorator_list]
+    elif isinstance(node, ast.ClassDef):
+        skipped = node.decorator_list
+    elif isinstance(node, ast.arg | ast.AnnAssign):
+        skipped = [node.annotation]
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "warnings.warn"):
+        skipped = node.args[1:]
+    yield from (child for child in ast.iter_child_nodes(node) if child not in skipped)
+
+
+def _variants(node: ast.AST) -> Iterator[ast.AST | str]:
+    """What may stand in place of a node."""
+    match node:
+        case ast.Compare():
+            for number, operator in enumerate(node.ops):
+                for other in COMPARED[type(operator)]:
+                    yield _with(node, ops=[*node.ops[:number], other(), *node.ops[number + 1 :]])
+        case ast.BinOp() | ast.AugAssign() if type(node.op) in COMPUTED:
+            yield _with(node, op=COMPUTED[type(node.op)]())
+        case ast.BoolOp():
+            yield _with(node, op=ast.Or() if isinstance(node.op, ast.And) else ast.And())
+        case ast.UnaryOp():
+            yield node.operand
+        case ast.IfExp():
+            yield _with(node, body=node.orelse, orelse=node.body)
+        case ast.Constant(value=bool(value)):
+            yield repr(not value)
+        case ast.Constant(value=int(value)):
+            yield from (repr(value + 1), repr(value - 1))
+        case ast.Constant(value=float(value)):
+            yield from {repr(value + 1.0), repr(2.0 * value)} - {repr(value)}
+        case ast.Name(id="min" | "max" | "any" | "all"):
+            yield RENAMED[node.id]
+        case ast.Attribute() if node.attr in RENAMED:
+            yield _with(node, attr=RENAMED[node.attr])
+        case ast.Call(func=ast.Attribute(attr="where"), args=[condition, one, other]):
+            yield _with(node, args=[condition, other, one])
+        case ast.Return(value=ast.Tuple(elts=[first, second, *rest])):
+            yield _with(node, value=ast.Tuple([second, first, *rest], ast.Load()))
+        case ast.Expr(value=ast.Call()):
+            yield "pass"
+
+
+def _with(node: ast.AST, **fields) -> ast.AST:
+    changed = copy.copy(node)
+    for name, value in fields.items():
+        setattr(changed, name, value)
+    return changed
+
+
+# --- the tests, in a fork -------------------------------------------------------------------------
+
+
+class ChangedFile(importlib.machinery.SourceFileLoader):
+    """Imports one module of the package from other source than what its file holds."""
+
+    def __init__(self, module: str, source: str):
+        super().__init__(f"{PACKAGE}.{module.replace('/', '.')}", str(path_of(module)))
+        self.source = source
+        # AutoGraph asks for the source too; without a time, linecache keeps what it is given.
+        lines = source.splitlines(keepends=True)
+        linecache.cache[self.path] = (len(source), None, lines, self.path)
+
+    def find_spec(self, name, path=None, target=None):
+        """The spec of that module, none for all others."""
+        if name == self.name:
+            return importlib.util.spec_from_file_location(name, self.path, loader=self)
+        return None
+
+    def get_code(self, fullname):
+        """The changed code, never a file of bytes."""
+        return compile(self.source, self.path, "exec", dont_inherit=True)
+
+
+class Selection:
+    """Plugin of pytest: runs some tests alone, in an order of its own."""
+
+    def __init__(self, names: list[str]):
+        self.place = {name: number for number, name in enumerate(names)}
+
+    def pytest_collection_modifyitems(self, items):
+        """Keeps what was selected."""
+        items[:] = [item for item in items if item.nodeid in self.place]
+        items.sort(key=lambda item: self.place[item.nodeid])
+
+
+class Survey:
+    """Plugin of pytest: how long each test takes, whether it passes, and what it calls.
+
+    Args:
+        file: Where it is written, as JSON.
+        traced: The file of the module, the functions of which are watched; None: none.
+    """
+
+    def __init__(self, file: str, traced: pathlib.Path | None):
+        self.file, self.traced, self.tests = file, traced and str(traced), {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item):
+        """Watches a test, its fixtures included."""
+        calls = set()
+
+        def trace(frame, event, argument):
+            if frame.f_code.co_filename == self.traced:
+                calls.add(frame.f_code.co_firstlineno)
+
+        start = time.monotonic()
+        sys.settrace(trace if self.traced else None)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            seconds = time.monotonic() - start
+            self.tests.setdefault(item.nodeid, {}).update(seconds=seconds, calls=sorted(calls))
+
+    def pytest_runtest_logreport(self, report):
+        """Notes what did not pass."""
+        if report.failed:
+            self.tests.setdefault(report.nodeid, {})["failed"] = True
+
+    def pytest_sessionfinish(self):
+        """Writes all that was seen."""
+        pathlib.Path(self.file).write_text(json.dumps(self.tests), encoding="utf-8")
+
+
+def in_fork(run: Callable[[], int], *, seconds: float) -> int | None:
+    """The exit code of a function in a process of its own, None if it takes too long."""
+    child = os.fork()
+    if child == 0:
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        code = 99
+        try:
+            code = int(run())
+        finally:
+            os._exit(code)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        finished, status = os.waitpid(child, os.WNOHANG)
+        if finished:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def run_pytest(files: list[str], *plugins, arguments: tuple[str, ...] = ()) -> int:
+    """pytest on test files of this folder."""
+    options = ["-q", "-p", "no:cacheprovider", "-W", "ignore", *arguments]
+    return pytest.main([*options, *files], plugins=list(plugins))
+
+
+def survey(module: str, folder: str) -> dict[str, dict]:
+    """The tests of a module by their names: seconds, and the functions that each one calls.
+
+    Raises:
+        SystemExit: If a test fails without any change.
+    """
+    paths = [TESTS / f"{name}_test.py" for name in (module, *COVERED_BY[module])]
+    files = [str(path.relative_to(ROOT)) for path in paths if path.exists()]
+    plain, traced = (os.path.join(folder, name) for name in ("plain.json", "traced.json"))
+    in_fork(lambda: run_pytest(files, Survey(plain, None)), seconds=900)
+
+    def watched():
+        # What is turned into a graph calls other code, which AutoGraph has written.
+        import tensorflow as tf
+
+        tf.config.run_functions_eagerly(True)
+        tf.data.experimental.enable_debug_mode()
+        return run_pytest(files, Survey(traced, path_of(module)))
+
+    in_fork(watched, seconds=1800)
+    tests, calls = (
+        json.loads(pathlib.Path(file).read_text(encoding="utf-8")) for file in (plain, traced)
+    )
+    failed = [name for name, test in tests.items() if test.get("failed")]
+    if failed or not tests:
+        raise SystemExit(f"Tests of {module} that fail without any change: {failed or 'all'}")
+    for name, test in tests.items():
+        test["calls"] = set(calls.get(name, {}).get("calls", ()))
+    return tests
+
+
+def outcome(mutant: Mutant, tests: dict[str, dict]) -> str:
+    """Whether a mutant is killed: ``"killed"``, ``"timeout"``, ``"survived"`` or ``"no test"``."""
+    calling = [x for x in tests if mutant.function is None or mutant.function in tests[x]["calls"]]
+    names = sorted(calling, key=lambda name: tests[name]["seconds"])
+    if not names:
+        return "no test"
+
+    def run():
+        sys.meta_path.insert(0, ChangedFile(mutant.module, mutant.source))
+        files = sorted({name.partition("::")[0] for name in names})
+        return run_pytest(files, Selection(names), arguments=("-x",))
+
+    limit = 20.0 + 5.0 * sum(tests[name]["seconds"] for name in names)
+    code = in_fork(run, seconds=limit)
+    return {None: "timeout", 0: "survived"}.get(code, "killed")
+
+
+def main() -> None:
+    """Tries the mutants, prints what became of each, and lists the survivors."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(COVERED_BY)}")
+    parser.add_argument("--sample", type=int, help="try so many of the mutants, default all")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    arguments = parser.parse_args()
+    modules = arguments.modules or list(COVERED_BY)
+    unknown = set(modules) - set(COVERED_BY)
+    if unknown:
+        parser.error(f"no such module: {', '.join(unknown)}")
+    mutants = [mutant for module in modules for mutant in mutants_of(module)]
+    if arguments.sample:
+        chosen = random.Random(arguments.seed).sample(range(len(mutants)), arguments.sample)
+        mutants = [mutants[number] for number in sorted(chosen)]
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    # Whatever is imported here is not imported again in every fork; the package must be.
+    for name in ("tensorflow", "tensorflow.keras.layers", "scipy.optimize", "sklearn.datasets"):
+        importlib.import_module(name)
+    counts, survivors = Counter(), []
+    with tempfile.TemporaryDirectory() as folder:
+        for module in dict.fromkeys(mutant.module for mutant in mutants):
+            tests = survey(module, folder)
+            for mutant in (mutant for mutant in mutants if mutant.module == module):
+                result = outcome(mutant, tests)
+                line = f"{PACKAGE}/{module}.py:{mutant.line}: {mutant.change}"
+                print(f"{result:8}  {line}", flush=True)
+                counts[module, result in ("killed", "timeout")] += 1
+                if result not in ("killed", "timeout"):
+                    survivors.append(line)
+    print(f"\n{len(survivors)} of {len(mutants)} survived:", *survivors, sep="\n  ")
+    for module in dict.fromkeys(mutant.module for mutant in mutants):
+        killed, tried = counts[module, True], counts[module, True] + counts[module, False]
+        print(f"{module}: {killed} of {tried} killed, {killed / tried:.0%}")
+
+
+if __name__ == "__main__":
+    main()
