@@ -35,8 +35,8 @@ PACKAGE, TESTS = "keras_autolabel", ROOT / "tests" / "keras_autolabel"
 COVERED_BY = {
     "buckets": (),
     "batch": (),
-    "labels": ("policies", "losses"),
-    "losses": ("policies",),
+    "labels": ("policies", "losses", "augment/soft_crop"),
+    "losses": ("policies", "augment/soft_crop"),
     "calibration": ("temperature",),
     "augment/augmentation": ("own_augmentation", "augment/contract", "augment/mixup"),
     "augment/augmix": ("augment/contract",),
