@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from keras_autolabel.batch import MARK, check_batch, to_float
+from keras_autolabel.batch import MARK, check_batch, check_whole, to_float
 
 
 def crossentropy_of_truth(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -96,9 +96,7 @@ def projected_gradient_descent(
         True
     """
     check_epsilon(epsilon, smallest=0.0)
-    for name, value in (("num_steps", num_steps), ("num_restarts", num_restarts)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1. Received: {name}={value}")
+    check_whole(1, num_steps=num_steps, num_restarts=num_restarts)
     known = _known(step_size)
     if known is not None and not np.all(known >= 0.0):
         raise ValueError(f"step_size must not be negative. Received: step_size={step_size}")

@@ -1,3 +1,4 @@
+import math
 import sys
 from fractions import Fraction
 
@@ -8,19 +9,11 @@ import tensorflow as tf
 from keras_autolabel.buckets import bucket_of, distance_of, uniform_in_bucket
 
 
-def _bucket_by_fractions(numerator: int, denominator: int, num_buckets: int) -> int:
-    """Bucket n covers (n/N, (n+1)/N], and 0 belongs to bucket 0, in exact arithmetic."""
-    distance = Fraction(numerator, denominator)
-    if distance == 0:
-        return 0
-    return -((-distance * num_buckets) // 1) - 1
-
-
 def test_edges_are_exact_for_all_numbers_of_buckets_up_to_100():
+    # Bucket n covers (n/N, (n+1)/N], and 0 belongs to bucket 0.
     for num_buckets in range(1, 101):
-        numerators = np.arange(num_buckets + 1)
-        edges = (numerators / num_buckets).astype(np.float32)
-        expected = [_bucket_by_fractions(n, num_buckets, num_buckets) for n in numerators]
+        edges = (np.arange(num_buckets + 1) / num_buckets).astype(np.float32)
+        expected = np.maximum(np.arange(num_buckets + 1) - 1, 0)
         np.testing.assert_array_equal(bucket_of(edges, num_buckets), expected)
 
 
@@ -33,13 +26,21 @@ def test_the_next_float_above_an_edge_is_in_the_next_bucket():
         np.testing.assert_array_equal(bucket_of(below, num_buckets), np.arange(num_buckets - 1))
 
 
-def test_thousandths_against_fractions():
-    distances = np.arange(1001)
-    for num_buckets in (1, 3, 7, 10, 64):
-        # An edge that is a thousandth rounds to the same float as n/N, both being the nearest.
-        expected = [_bucket_by_fractions(n, 1000, num_buckets) for n in distances]
-        actual = bucket_of((distances / 1000).astype(np.float32), num_buckets)
-        np.testing.assert_array_equal(actual, expected)
+def test_buckets_count_from_the_clean_side_where_the_papers_count_along_the_clean_weight():
+    # S_{d,⌈λN⌉} is ours at N − ⌈λN⌉; no λ of these is an edge.
+    for num_buckets in (1, 5, 10):
+        weights = [Fraction(3 * i + 1, 3 * 997) for i in range(997)]
+        papers = np.array([math.ceil(weight * num_buckets) for weight in weights])
+        ours = bucket_of(tf.constant([float(1 - weight) for weight in weights]), num_buckets)
+        np.testing.assert_array_equal(ours, num_buckets - papers)
+    # The table of the module's docstring, a column each.
+    papers, ours = np.array([1, 2, 3, 4, 5]), bucket_of([0.9, 0.7, 0.5, 0.3, 0.1], 5)
+    np.testing.assert_array_equal(ours, 5 - papers)
+
+
+def test_a_bucket_stands_for_its_middle():
+    np.testing.assert_allclose(distance_of(5), [0.1, 0.3, 0.5, 0.7, 0.9])
+    np.testing.assert_array_equal(bucket_of(distance_of(7), 7), range(7))
 
 
 def test_double_precision_and_any_shape():
@@ -59,22 +60,6 @@ def test_uniform_in_bucket_stays_inside_and_fills_it_evenly(num_buckets):
     # The mean of U(0, 1) over n draws has a standard deviation of 1/sqrt(12 n).
     assert abs(position.mean() - 0.5) < 4 / np.sqrt(12 * size)
     assert abs((position < 0.25).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / size)
-
-
-def test_uniform_in_bucket_depends_on_the_seed_alone():
-    bucket = tf.constant([0, 4, 9])
-    first, again, other = (
-        uniform_in_bucket(bucket, 10, seed=tf.constant(seed)).numpy()
-        for seed in ([1, 2], [1, 2], [1, 3])
-    )
-    np.testing.assert_array_equal(first, again)
-    assert not np.any(first == other)
-
-
-@pytest.mark.parametrize("num_buckets", [1, 3, 10])
-def test_the_distance_of_a_bucket_is_its_middle(num_buckets):
-    edges = np.linspace(0.0, 1.0, num_buckets + 1)
-    np.testing.assert_allclose(distance_of(num_buckets), (edges[:-1] + edges[1:]) / 2, atol=1e-15)
 
 
 if __name__ == "__main__":

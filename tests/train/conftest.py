@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
 ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "train" / "recipes").glob("*.cfg"))
 # Forks for each command after the imports, which take longer than the commands.
 DRIVER = """
 import json, os, runpy, sys
@@ -38,6 +41,22 @@ SMALL_RUN = (
     "--batch_size=50",
     "--temperature_scaling",
 )
+
+
+def from_flags(*arguments: str) -> tuple[object, list[str]]:
+    """What ``python -m train.fit <arguments>`` makes of its flags."""
+    # The import defines the flags, which no two binaries in one process may.
+    from train import command_line, fit
+
+    assert fit.FLAGS is flags.FLAGS
+    saved = flagsaver.save_flag_values()
+    try:
+        flags.FLAGS.unparse_flags()
+        flags.FLAGS(["fit", *arguments])
+        return command_line.settings_from_flags()
+    finally:
+        flagsaver.restore_flag_values(saved)
+        flags.FLAGS.mark_as_parsed()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 from tensorflow import keras
 
 from tests.data.fake_tfds import write_cifar, write_imagenet
-from tests.train.settings_test import RECIPES, from_flags
+from tests.train.conftest import RECIPES, from_flags
 from train import builders
 from train.image_network import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
 

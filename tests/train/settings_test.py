@@ -1,17 +1,14 @@
 import itertools
 import sys
-from pathlib import Path
 
 import pytest
 from absl import flags
-from absl.testing import flagsaver
 
-from train import builders, fit
+from tests.train.conftest import RECIPES, from_flags
+from train import builders
 from train.choices import AUGMENTATIONS, LABELS
-from train.command_line import settings_from_flags
 from train.settings import FIELDS, Settings, check_read
 
-RECIPES = sorted((Path(fit.__file__).parent / "recipes").glob("*.cfg"))
 ALLOWED = {
     ("none", "one_hot"),
     ("none", "label_smoothing"),
@@ -23,18 +20,6 @@ ALLOWED = {
         AUGMENTATIONS.keys() - {"none", "mixup", "cutmix"}, ("one_hot", "label_smoothing", "power")
     ),
 }
-
-
-def from_flags(*arguments: str) -> tuple[Settings, list[str]]:
-    """What ``python -m train.fit <arguments>`` makes of its flags."""
-    saved = flagsaver.save_flag_values()
-    try:
-        flags.FLAGS.unparse_flags()
-        flags.FLAGS(["fit", *arguments])
-        return settings_from_flags()
-    finally:
-        flagsaver.restore_flag_values(saved)
-        flags.FLAGS.mark_as_parsed()
 
 
 @pytest.mark.parametrize(("augmentation", "labels"), itertools.product(AUGMENTATIONS, LABELS))
