@@ -137,7 +137,8 @@ def test_a_nan_and_no_example_are_told_of_by_a_nan():
 def test_what_is_no_probability_or_no_class_is_refused(labels, predictions, values):
     labels, predictions = tf.constant(labels), tf.constant(predictions)
     metric = ExpectedCalibrationError()
-    in_graph = tf.function(expected_calibration_error)
+    unknown = [tf.TensorSpec([None] * x.shape.rank, x.dtype) for x in (labels, predictions)]
+    in_graph = tf.function(expected_calibration_error, input_signature=unknown)
     for measure in (expected_calibration_error, in_graph, metric.update_state):
         with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s)keras_autolabel.*{values}"):
             measure(labels, predictions)
