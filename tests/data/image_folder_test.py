@@ -280,9 +280,9 @@ def test_the_command_corrupts_the_test_images_of_a_run(folder):
 
 @pytest.mark.parametrize("flag", ["--skip_unreadable", "--nocrop_and_flip"])
 def test_the_command_refuses_large_images_before_it_reads_them(folder, flag, capsys):
-    arguments = ["--dataset=image_folder", f"--data_dir={folder}", f"--output_dir={folder}-c", flag]
+    arguments = ["--dataset=image_folder", f"--data_dir={folder}", f"--output_dir={folder}-c"]
     with pytest.raises(SystemExit):
-        command.main(arguments)
+        command.main([*arguments, "--image_size=224", flag])
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "at most 96 pixels" in error and "[1, 224, 224, 3]" in error
 
