@@ -35,8 +35,8 @@ PACKAGE, TESTS = "keras_autolabel", ROOT / "tests" / "keras_autolabel"
 COVERED_BY = {
     "buckets": (),
     "batch": (),
-    "labels": ("policies", "losses"),
-    "losses": ("policies",),
+    "labels": ("policies", "losses", "augment/soft_crop"),
+    "losses": ("policies", "augment/soft_crop"),
     "calibration": ("temperature",),
     "augment/augmentation": ("own_augmentation", "augment/contract", "augment/mixup"),
     "augment/augmix": ("augment/contract",),
@@ -170,6 +170,9 @@ def _mutable_parts(node: ast.AST) -> Iterator[ast.AST]:
         skipped = [node.annotation]
     elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "warnings.warn"):
         skipped = node.args[1:]
+    elif isinstance(node, ast.keyword) and isinstance(node.value, ast.UnaryOp):
+        # The last axis of a matrix is -1 and 1.
+        node = node.value
     yield from (child for child in ast.iter_child_nodes(node) if child not in skipped)
 
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from data.corruptions import GROUPS, corrupt
 from data.corruptions.generation import choose_examples, generate_corrupted
-from data.loaders import load
+from data.loaders import RESIZED, load
 from data.splits import in_memory
 
 
@@ -94,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.dataset in RESIZED and options.image_size is None:
+        parser.error(f"--image_size is missing: {options.dataset} has images of any size")
     try:
         test = load(
             options.dataset,

@@ -216,29 +216,28 @@ def class_numbers(labels: tf.Tensor, *, batch_size: tf.Tensor | None = None) -> 
     return tf.cond(single, lambda: _whole_numbers(labels), lambda: _classes_of_rows(labels))
 
 
-def known_classes(labels: tf.Tensor, num_classes: int) -> tf.Tensor:
+def known_classes(labels: tf.Tensor, num_classes: int | tf.Tensor) -> tf.Tensor:
     """Labels as class numbers, int32 [B]; refuses those of no class.
 
     Args:
         labels: As in ``class_numbers``.
-        num_classes: K.
+        num_classes: K, a tensor where only the graph knows it.
 
     Raises:
         ValueError: If type, rank or the width of one-hot rows are wrong.
         tf.errors.InvalidArgumentError: If a label is not in 0..K − 1 (in the graph too).
     """
     labels = tf.convert_to_tensor(labels)
-    if labels.shape.rank == 2 and labels.shape[-1] not in (None, 1, num_classes):
+    last = "K - 1" if tf.is_tensor(num_classes) else num_classes - 1
+    known_width = labels.shape.rank == 2 and not tf.is_tensor(num_classes)
+    if known_width and labels.shape[-1] not in (None, 1, num_classes):
         raise ValueError(
             f"One-hot labels must have shape [B, num_classes={num_classes}]. "
             f"Received: labels.shape={tuple(labels.shape)}"
         )
     numbers = class_numbers(labels)
     known = tf.reduce_all((numbers >= 0) & (numbers < num_classes))
-    message = (
-        f"{MARK}Labels must lie in 0..{num_classes - 1} (num_classes - 1). "
-        "Received (smallest, largest):"
-    )
+    message = f"{MARK}Labels must lie in 0..{last} (num_classes - 1). Received (smallest, largest):"
     found = [tf.reduce_min(numbers), tf.reduce_max(numbers)]
     with tf.control_dependencies([tf.debugging.Assert(known, [message, *found])]):
         return tf.identity(numbers)

@@ -30,7 +30,11 @@ def setting(default: Any, help: str, *, read_with: str = "", **options) -> Any:
 class Settings:
     """What a run depends on."""
 
-    dataset: str = setting("digits", "The images.", enum_values=list(data.DATASETS))
+    dataset: str = setting(
+        "digits",
+        "The images. Those of image_folder become RGB, grey ones too.",
+        enum_values=list(data.DATASETS),
+    )
     data_dir: str | None = setting(None, "Folder with the files of the data set.")
     train_examples: int | None = setting(
         None, "Training images, stratified by class; all by default.", lower_bound=2

@@ -360,6 +360,7 @@ def test_command_writes_the_digits(tmp_path, capsys):
     ("argument", "message"),
     [
         ("dataset=mnist1d", "mnist1d"),
+        ("dataset=image_folder", "--image_size is missing"),
         ("corruptions=rain", "'rain'"),
         ("severities=1,six", "'1,six'"),
         ("severities=9", "[9]"),

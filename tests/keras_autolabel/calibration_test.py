@@ -28,15 +28,6 @@ def _binary(labels, confidence):
     return 1 - labels, confidence[:, np.newaxis]
 
 
-def test_ece_by_hand():
-    # Bins of a half: [0, 0.5) holds 0.4 (right); [0.5, 1] holds 0.5 (wrong) and 0.9 (right).
-    labels = [0, 1, 0]
-    probabilities = [[0.4, 0.3, 0.3], [0.5, 0.25, 0.25], [0.9, 0.1, 0.0]]
-    expected = 1 / 3 * abs(1 - 0.4) + 2 / 3 * abs(1 / 2 - 0.7)
-    actual = expected_calibration_error(labels, probabilities, num_bins=2)
-    np.testing.assert_allclose(actual, expected, atol=1e-7)
-
-
 def test_ece_conf_and_acc_equal_numpy(predictions):
     labels, probabilities = predictions
     for num_bins in (1, 10, 15, 100):
@@ -92,14 +83,6 @@ def test_sums_per_bucket_are_those_of_each_bucket_alone(predictions):
     assert np.isnan([ece[3], conf[3], acc[3]]).all()
 
 
-def test_weights_of_sums_equal_repeated_rows(predictions):
-    labels, probabilities = (part[:1000] for part in predictions)
-    weight = np.random.default_rng(3).integers(3, size=1000)
-    weighted = calibration_sums(labels, probabilities, sample_weight=weight)
-    repeated = calibration_sums(np.repeat(labels, weight), np.repeat(probabilities, weight, axis=0))
-    np.testing.assert_allclose(weighted, repeated, rtol=1e-5)
-
-
 def test_a_million_rows_at_once():
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.95, 1.0, 1_000_000).astype(np.float32)
@@ -142,6 +125,7 @@ def test_a_nan_and_no_example_are_told_of_by_a_nan():
     ("labels", "predictions", "values"),
     [
         ([0, 1], [[2.0, -1.0], [0.5, 0.5]], "-1.*2"),
+        ([0, 1], [[0.6, 0.6, -0.2], [0.5, 0.5, 0.0]], "-0.2"),
         ([0, 1], [[1.25, 0.0], [0.5, 0.5]], "0.25"),
         ([0, 1], [[0.25, 0.25], [0.5, 0.5]], "0.5"),
         ([0, 1], [[0.0, 0.0], [0.5, 0.5]], "1"),
@@ -153,7 +137,8 @@ def test_a_nan_and_no_example_are_told_of_by_a_nan():
 def test_what_is_no_probability_or_no_class_is_refused(labels, predictions, values):
     labels, predictions = tf.constant(labels), tf.constant(predictions)
     metric = ExpectedCalibrationError()
-    in_graph = tf.function(expected_calibration_error)
+    unknown = [tf.TensorSpec([None] * x.shape.rank, x.dtype) for x in (labels, predictions)]
+    in_graph = tf.function(expected_calibration_error, input_signature=unknown)
     for measure in (expected_calibration_error, in_graph, metric.update_state):
         with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s)keras_autolabel.*{values}"):
             measure(labels, predictions)
@@ -208,14 +193,6 @@ def test_metric_with_sample_weight_equals_repeated_rows(predictions):
         metric.update_state(labels[rows], probabilities[rows], sample_weight=weight[rows])
     repeated = np.repeat(labels, weight), np.repeat(probabilities, weight, axis=0)
     np.testing.assert_allclose(metric.result(), numpy_calibration(*repeated)[0], atol=1e-6)
-
-
-def test_metric_from_logits(predictions):
-    labels, probabilities = (part[200:1200] for part in predictions)
-    metric = ExpectedCalibrationError(from_logits=True)
-    metric.update_state(labels, np.log(probabilities) + 3.0)
-    expected = numpy_calibration(labels, probabilities)[0]
-    np.testing.assert_allclose(metric.result(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("from_logits", [True, False, None])

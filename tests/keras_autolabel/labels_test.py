@@ -139,15 +139,24 @@ def test_label_table_stays_float32_under_mixed_precision(mixed_precision):
 
 def test_label_table_is_one_weight_that_is_not_trained():
     table = LabelTable((2,))
-    assert not table.trainable_weights and not table.trainable
+    assert table.built and not table.trainable
+    # Nor if the model around it is set to be trained as a whole.
+    table.trainable = True
+    assert not table.trainable_weights
     assert [tuple(weight.shape) for weight in table.weights] == [(2,)]
     np.testing.assert_array_equal(table.confidence, [1.0, 1.0])
     assert table.output_shape == table.compute_output_shape(None) == (2,)
 
 
-@pytest.mark.parametrize("initial", [-0.1, 1.1, float("nan"), [0.5, 0.6]])
-def test_label_table_refuses_a_start_that_is_none(initial):
-    with pytest.raises(ValueError, match=r"\(2,\), .*\(3,\)" if np.ndim(initial) else str(initial)):
+@pytest.mark.parametrize(
+    ("initial", "received"),
+    [
+        *((-0.1, "-0.1"), (1.1, "1.1"), (float("nan"), "nan"), ([0.5, 1.1, 0.5], "1.1")),
+        ([0.5, 0.6], r"\(2,\), .*\(3,\)"),
+    ],
+)
+def test_label_table_refuses_a_start_that_is_none(initial, received):
+    with pytest.raises(ValueError, match=received):
         LabelTable((3,), initial=initial)
     np.testing.assert_array_equal(LabelTable((2,), initial=[0.0, 1.0]).confidence, [0.0, 1.0])
 

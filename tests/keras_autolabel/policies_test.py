@@ -36,8 +36,12 @@ def _to_others(one_hot):
 POLICIES = {
     "OneHot": (lambda k: kal.OneHot(), lambda y, p, mix, distance: y),
     "LabelSmoothing": (
-        lambda k: kal.LabelSmoothing(0.3, num_classes=k),
-        lambda y, p, mix, distance: _smooth(0.3, y),
+        lambda k: kal.LabelSmoothing(num_classes=k),
+        lambda y, p, mix, distance: _smooth(0.1, y),
+    ),
+    "LabelSmoothing(0)": (
+        lambda k: kal.LabelSmoothing(0.0, num_classes=k),
+        lambda y, p, mix, distance: y,
     ),
     "MixupLabels": (
         lambda k: kal.MixupLabels(),

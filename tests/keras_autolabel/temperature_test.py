@@ -64,7 +64,8 @@ def test_by_hand():
 def test_scaled_logits_scale_the_temperature():
     labels, logits = _problem(0, 2.0)
     temperature = TemperatureScaling().fit(labels, logits).temperature
-    for factor in (0.1, 3.0):
+    # By 500, softmax would overflow.
+    for factor in (0.1, 3.0, 500.0):
         scaled = TemperatureScaling().fit(labels, factor * logits).temperature
         np.testing.assert_allclose(scaled, factor * temperature, rtol=1e-7)
     # A shift of all logits of an example changes nothing.
@@ -120,13 +121,6 @@ def test_a_holdout_that_is_always_wrong_ends_at_the_upper_bound(gap):
 
 def test_logits_that_say_nothing_leave_the_temperature_at_1():
     assert TemperatureScaling().fit([0, 1, 2], np.ones([3, 3])).temperature == 1.0
-
-
-def test_large_logits_do_not_overflow():
-    labels, logits = _problem(3, 1.0)
-    sharp = TemperatureScaling().fit(labels, 500.0 * logits).temperature
-    expected = 500.0 * TemperatureScaling().fit(labels, logits).temperature
-    np.testing.assert_allclose(sharp, expected, rtol=1e-7)
 
 
 @pytest.mark.parametrize(

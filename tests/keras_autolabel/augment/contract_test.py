@@ -232,6 +232,37 @@ def test_arguments_are_refused_by_name_and_value(cls, name, values):
         assert f"{name}={value!r}" in str(raised.value)
 
 
+AUGMIX = ("autocontrast", "equalize", "posterize", "rotate", "solarize")
+GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y")
+ENHANCE = ("color", "contrast", "brightness", "sharpness")
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "config"),
+    [
+        (AugMix(), {"max_depth": 3, "severity": 3.0, "operations": AUGMIX + GEOMETRIC}),
+        (
+            RandAugment(),
+            {
+                "num_operations": 2,
+                "max_magnitude": 10.0,
+                "operations": AUGMIX + ENHANCE + GEOMETRIC,
+            },
+        ),
+        (Mixup(), {"beta": 1.0}),
+        (CutMix(), {"beta": 1.0}),
+        (SoftCrop(), {"sigma": 0.3}),
+        (
+            PGD(epsilon=0.1),
+            {"epsilon": 0.1, "num_steps": 10, "relative_step_size": 0.25, "random_start": True},
+        ),
+        (Noise(), {"strength": 0.5}),
+    ],
+)
+def test_arguments_left_out(augmentation, config):
+    assert augmentation.get_config() == {"num_buckets": 10, **config}
+
+
 def test_the_last_arguments_in_range_are_taken():
     AugMix(severity=0.1, max_depth=1), AugMix(severity=10.0), Mixup(beta=1e-6), Mixup(beta=1e6)
     RandAugment(max_magnitude=10.0, num_operations=np.int64(1)), PGD(epsilon=1.0, num_steps=1)
@@ -253,7 +284,7 @@ def test_batches_that_cannot_be_right_are_refused(augmentation):
 
 @every_augmentation
 def test_a_batch_that_is_too_small_is_refused_in_one_line_in_graphs_too(augmentation):
-    smallest = augmentation.smallest_batch
+    smallest = 2 if isinstance(augmentation, Mixup | CutMix) else 1
     network = linear_network((4, 5, 1), 3)
     images, labels = IMAGES[:smallest], LABELS[:smallest]
     assert len(augmentation(images, labels, seed=SEED, network=network).labels) == smallest
