@@ -194,16 +194,17 @@ def test_the_first_half_is_clean_and_the_second_one_attacked(digits, size, clean
     assert np.all(batch.distance <= 1.0)
 
 
-def test_in_a_bucket_the_whole_batch_is_attacked_as_by_the_attack_alone(digits):
+@pytest.mark.parametrize("bucket", [0, 3])
+def test_in_a_bucket_the_whole_batch_is_attacked_as_by_the_attack_alone(digits, bucket):
     images, labels = (part[:8] for part in digits)
     network, attack = linear_network((8, 8, 1), 10), PGD(epsilon=0.2, num_buckets=4)
-    alone = attack(images, labels, seed=SEED, bucket=1, network=network)
-    batch = HalfAdversarial(attack)(images, labels, seed=SEED, bucket=1, network=network)
+    alone = attack(images, labels, seed=SEED, bucket=bucket, network=network)
+    batch = HalfAdversarial(attack)(images, labels, seed=SEED, bucket=bucket, network=network)
     for one, other in zip(batch, alone, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
-    # Bucket 1 of 4: ε in (0.05, 0.1], and signed steps end at ε.
+    # Bucket n of 4: ε in (n/20, (n+1)/20], and signed steps end at ε.
     gap = np.abs(batch.images - images / np.float32(255)).max(axis=(1, 2, 3))
-    assert np.all((gap > 0.05) & (gap <= 0.1 + 1e-6))
+    assert np.all((gap > bucket / 20) & (gap <= (bucket + 1) / 20 + 1e-6))
     np.testing.assert_allclose(batch.distance, gap / 0.2, atol=1e-5)
 
 
