@@ -238,8 +238,11 @@ class AutoLabelModel(keras.Model):
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         return super().test_step((images, known_classes(labels, self.num_classes), sample_weight))
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
-        """Keras' own, of class numbers; for ``SoftTargetLoss``, of all that x says of labels."""
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Keras' own, of class numbers; for ``SoftTargetLoss``, of all that x says of labels.
+
+        ``training`` is what Keras 3 says of its step; a subclass may pass it on, as in Keras.
+        """
         augmented = isinstance(x, AugmentedBatch) and self.given_loss is None
         y = label_rows(x) if augmented else class_numbers(y)
         return super().compute_loss(x, y, y_pred, sample_weight)

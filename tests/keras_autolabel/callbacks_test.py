@@ -1,13 +1,11 @@
-import csv
 import sys
-import warnings
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel import AugMix, AutoLabel, AutoLabelModel, LabelTable, Mixup, OneHot
+from keras_autolabel import AutoLabel, AutoLabelModel, LabelTable, Mixup, OneHot
 from tests.conftest import Dimming, linear_network, numpy_calibration, numpy_softmax
 
 SHAPE = (8, 8, 1)
@@ -32,10 +30,10 @@ def _measured(model, images, labels, num_bins=15) -> np.ndarray:
     return np.transpose(columns)
 
 
-def _fit(model, digits, *callbacks, epochs=1) -> dict:
+def _fit(model, digits, callbacks=(), epochs=1) -> dict:
     images, labels = digits
     arguments = {"batch_size": 32, "shuffle": False, "epochs": epochs, "verbose": 0}
-    return model.fit(images[:64], labels[:64], callbacks=list(callbacks), **arguments).history
+    return model.fit(images[:64], labels[:64], callbacks=callbacks, **arguments).history
 
 
 def test_table_after_each_epoch_is_equation_1(digits):
@@ -49,52 +47,61 @@ def test_table_after_each_epoch_is_equation_1(digits):
         table = np.clip(table - 0.5 * ece * np.sign(conf - acc), np.maximum(acc, 0.1), 1.0)
         np.testing.assert_allclose(model.label_policy.confidence, table, atol=1e-5)
         record = callback.history[epoch]
+        assert record["epoch"] == 0
         np.testing.assert_allclose(record["label"], table, atol=1e-5)
-        np.testing.assert_allclose(record["ece"], ece, atol=1e-5)
-        np.testing.assert_allclose(record["confidence"], conf, atol=1e-5)
-        np.testing.assert_allclose(record["accuracy"], acc, atol=1e-5)
-        for n in range(3):
-            np.testing.assert_allclose(history[f"label_confidence_{n}"], [table[n]], atol=1e-5)
-            np.testing.assert_allclose(history[f"holdout_ece_{n}"], [ece[n]], atol=1e-5)
-            np.testing.assert_allclose(history[f"holdout_accuracy_{n}"], [acc[n]], atol=1e-5)
-            np.testing.assert_allclose(history[f"holdout_confidence_{n}"], [conf[n]], atol=1e-5)
+        logs = [history[f"label_confidence_{n}"][0] for n in range(3)]
+        np.testing.assert_allclose(logs, table, atol=1e-5)
+        np.testing.assert_allclose(history["label_mean"], [table.mean()], atol=1e-5)
+        for name, values in (("ece", ece), ("confidence", conf), ("accuracy", acc)):
+            np.testing.assert_allclose(record[name], values, atol=1e-5)
+            logs = [history[f"holdout_{name}_{n}"][0] for n in range(3)]
+            np.testing.assert_allclose(logs, values, atol=1e-5)
+            # Bucket 0 of ``Dimming`` is the hold-out as it is.
+            np.testing.assert_allclose(record[f"clean_{name}"], values[0], atol=1e-5)
+            np.testing.assert_allclose(history[f"holdout_{name}"], values[:1], atol=1e-5)
     assert np.ptp(table) > 0.01
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_every_callback_gets_every_figure_wherever_it_stands(digits, last):
+    seen = []
+    keeps = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append({**logs}))
+    callbacks = [keeps, keras.callbacks.History()]
+    callbacks.insert(2 * last, AutoLabel([part[100:250] for part in digits]))
+    history = _fit(_model(), digits, callbacks, epochs=2)
+    # The history that was given is the one that Keras returns; what is saved beside it, all of it.
+    assert {"label_mean", "label_confidence_2", "holdout_ece", "holdout_ece_2"} <= history.keys()
+    for name, values in history.items():
+        assert [logs[name] for logs in seen] == values
+
+
 def test_the_next_epoch_trains_with_the_new_labels(digits):
-    holdout = [part[100:250] for part in digits]
-    alone, watched = _model(), _model()
-    callback = AutoLabel(holdout, step_size=0.5)
-    for model, callbacks in ((alone, []), (watched, [callback])):
-        model.fit(
-            *[part[:64] for part in digits], epochs=2, shuffle=False, callbacks=callbacks, verbose=0
-        )
+    watched, by_hand = _model(), _model()
+    callback = AutoLabel([part[100:250] for part in digits], step_size=0.5)
+    _fit(watched, digits, callback, epochs=2)
     # The same training by hand: one epoch, the table of the first update, one epoch.
-    by_hand = _model()
-    for table in ([0.7] * 3, callback.history[0]["label"]):
+    first = callback.history[0]["label"]
+    assert np.abs(first - 0.7).max() > 0.01
+    for table in ([0.7] * 3, first):
         by_hand.label_policy.confidence.assign(table)
-        by_hand.fit(*[part[:64] for part in digits], shuffle=False, verbose=0)
-    for expected, actual, other in zip(
-        by_hand.network.get_weights(),
-        watched.network.get_weights(),
-        alone.network.get_weights(),
-        strict=True,
+        _fit(by_hand, digits)
+    for actual, expected in zip(
+        watched.network.get_weights(), by_hand.network.get_weights(), strict=True
     ):
         np.testing.assert_allclose(actual, expected, atol=1e-6)
-        assert np.abs(actual - other).max() > 1e-4
 
 
 def test_a_dataset_as_holdout_equals_arrays(digits):
     images, labels = (part[100:250] for part in digits)
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(40)
     tables = []
-    weighted = data.map(lambda x, y: (x, y, tf.ones_like(y)))
-    for holdout in ((images, labels), (images, labels[:, np.newaxis]), data, weighted):
+    weighted = data.map(lambda x, y: (x, y, tf.zeros_like(y)))
+    for holdout in ((images, labels), data, weighted):
         model = _model()
         _fit(model, digits, AutoLabel(holdout))
         tables.append(model.label_policy.confidence.numpy())
-    np.testing.assert_array_equal(tables[0], tables[1])
-    np.testing.assert_allclose(tables[0], tables[2], atol=1e-6)
+    for table in tables[1:]:
+        np.testing.assert_allclose(table, tables[0], atol=1e-6)
 
 
 def test_number_of_bins(digits):
@@ -129,24 +136,6 @@ def test_start_epoch(digits):
     assert np.isfinite(history["holdout_ece_0"][2:]).all()
 
 
-def test_logs_reach_callbacks_that_stand_behind(digits, tmp_path):
-    holdout = [part[100:250] for part in digits]
-    model, path = _model(), tmp_path / "log.csv"
-    history = _fit(model, digits, AutoLabel(holdout), keras.callbacks.CSVLogger(path), epochs=2)
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for name in ("label_confidence_0", "holdout_ece_2", "holdout_accuracy_1"):
-        np.testing.assert_allclose([float(row[name]) for row in rows], history[name])
-
-
-def test_names_of_a_table_with_two_axes(digits):
-    model = _model(AugMix(num_buckets=2, max_depth=3))
-    history = _fit(model, digits, AutoLabel([part[100:130] for part in digits]))
-    labels = {name for name in history if name.startswith("label_confidence")}
-    assert labels == {f"label_confidence_{d}_{n}" for d in range(3) for n in range(2)}
-    assert model.label_policy.confidence.shape == (3, 2)
-
-
 # --- the pass over the hold-out -------------------------------------------------------------------
 
 
@@ -173,26 +162,20 @@ class Watched(AutoLabel):
 
 def test_the_pass_compiles_once_and_visits_every_bucket_in_one_go(digits):
     images, labels = (part[:150] for part in digits)
-    callback = Watched((images, labels))
+    callback, other = Watched((images, labels)), Watched((images, labels))
     _fit(_model(), digits, callback, epochs=3)
     assert callback.compiled.experimental_get_tracing_count() == 1
     # 150 images in 3 buckets are 450 rows: two batches of 256 in each of three epochs.
     assert [len(call[0]) for call in callback.calls] == [256] * 6
     assert [call[3].sum() for call in callback.calls] == [256, 194] * 3
     assert all(set(call[2]) == {0, 1, 2} for call in callback.calls)
+    # Every batch of every epoch has a seed of its own, and another one in another model.
+    _fit(_model(seed=1), digits, other)
+    assert len({tuple(call[4]) for call in [*callback.calls, *other.calls]}) == 8
     callback.calls = callback.calls[:2]
     _, seen, bucket = callback.rows()
     for n in range(3):
         np.testing.assert_array_equal(np.sort(seen[bucket == n]), np.sort(labels))
-
-
-def test_every_batch_of_every_epoch_has_a_seed_of_its_own(digits):
-    holdout = [part[:150] for part in digits]
-    callback, other = Watched(holdout), Watched(holdout)
-    _fit(_model(), digits, callback, epochs=3)
-    _fit(_model(seed=1), digits, other)
-    seeds = {tuple(call[4]) for call in [*callback.calls, *other.calls]}
-    assert len(seeds) == 8
 
 
 @pytest.mark.parametrize("size", [37, 100])
@@ -234,16 +217,6 @@ def test_a_sample_is_never_larger_than_the_holdout(digits):
     np.testing.assert_allclose(tables[2], tables[0], atol=1e-6)
 
 
-def test_padding_does_not_count(digits):
-    holdout = [part[100:110] for part in digits]
-    model, callback = _model(), Watched(holdout)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        _fit(model, digits, callback)
-    assert len(callback.calls) == 1 and len(callback.calls[0][0]) == 256
-    np.testing.assert_allclose(callback.history[0]["ece"], _measured(model, *holdout)[0], atol=1e-5)
-
-
 # --- what cannot be measured ----------------------------------------------------------------------
 
 
@@ -269,112 +242,88 @@ def test_a_bucket_with_nan_keeps_its_label_and_the_others_learn(digits):
     np.testing.assert_allclose(model.label_policy.confidence, expected, atol=1e-5)
 
 
-def test_a_network_that_returns_nan_keeps_all_labels(digits):
-    holdout = [part[100:250] for part in digits]
-    model = _model()
-    model.network.set_weights([np.full([64, 10], np.nan), np.zeros(10)])
-    with pytest.warns(UserWarning, match="No finite ECE in bucket 0, 1, 2 .*its label is kept"):
-        _fit(model, digits, AutoLabel(holdout))
-    np.testing.assert_array_equal(model.label_policy.confidence, np.float32([0.7] * 3))
-
-
 # --- what is refused ------------------------------------------------------------------------------
 
 IMAGES, LABELS = np.zeros([20, *SHAPE], np.uint8), np.arange(20) % 10
+DATA = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS))
 
 
 @pytest.mark.parametrize(
-    ("holdout", "arguments", "message"),
+    ("holdout", "value"),
     [
-        ((IMAGES[:0], LABELS[:0]), {}, "The hold-out is empty"),
-        (
-            tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).take(0).batch(4),
-            {},
-            "The hold-out is empty",
-        ),
-        ((IMAGES, LABELS[:19]), {}, "Received: 20 images, 19 labels"),
-        (None, {}, r"must be \(images, labels\).*Received: None"),
-        ((IMAGES, LABELS, LABELS), {}, r"must be \(images, labels\).*'ndarray', 'ndarray', 'nd"),
-        (tf.data.Dataset.from_tensors(IMAGES), {}, r"must be \(images, labels\)"),
-        (
-            tf.data.Dataset.from_tensors((IMAGES, LABELS)).apply(Mixup().dataset_transform(seed=1)),
-            {},
-            r"not augmented.*Received: \['AugmentedBatch', 'ndarray'\]",
-        ),
-        (tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)), {}, "single examples: batch it"),
-        ((IMAGES[..., 0], LABELS), {}, r"images.shape=\(20, 8, 8\)"),
-        ((IMAGES.astype(int), LABELS), {}, "images.dtype=int64"),
-        ((IMAGES, LABELS.astype(str)), {}, "labels.dtype=string"),
-        ((IMAGES, LABELS), {"step_size": -0.1}, "Received: step_size=-0.1"),
-        ((IMAGES, LABELS), {"step_size": float("nan")}, "Received: step_size=nan"),
-        ((IMAGES, LABELS), {"num_bins": 0}, "num_bins=0"),
-        ((IMAGES, LABELS), {"examples_per_bucket": 0}, "examples_per_bucket=0"),
-        ((IMAGES, LABELS), {"examples_per_bucket": -5}, "Received: examples_per_bucket=-5"),
-        ((IMAGES, LABELS), {"start_epoch": -1}, "Received: start_epoch=-1"),
+        ((IMAGES[:0], LABELS[:0]), "empty"),
+        (DATA.take(0).batch(4), "empty"),
+        ((IMAGES, LABELS[:19]), "20 images, 19 labels"),
+        (None, "None"),
+        ((IMAGES, LABELS, LABELS), "['ndarray', 'ndarray', 'ndarray']"),
+        (DATA.batch(20).map(lambda x, _: x), "(images, labels)"),
+        (DATA.batch(20).apply(Mixup().dataset_transform(seed=1)), "['AugmentedBatch', 'ndarray']"),
+        (DATA, "dataset.batch"),
+        ((IMAGES[..., 0], LABELS), "images.shape=(20, 8, 8)"),
+        ((IMAGES.astype(int), LABELS), "images.dtype=int64"),
+        ((IMAGES, LABELS.astype(str)), "labels.dtype=string"),
     ],
 )
-def test_arguments_are_checked(holdout, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        AutoLabel(holdout, **arguments)
+def test_holdouts_are_checked(holdout, value):
+    with pytest.raises(ValueError) as raised:
+        AutoLabel(holdout)
+    assert value in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("holdout", "message"),
+    ("argument", "value"),
     [
-        ((IMAGES, LABELS + 1), r"Labels must lie in 0\.\.9"),
-        ((IMAGES, LABELS - 1), "Received.* -1, 8"),
-        ((IMAGES + np.float32(2), LABELS), r"must lie in \[0, 1\]"),
-        ((np.full(IMAGES.shape, np.nan, np.float32), LABELS), "without NaN"),
+        *(("step_size", -0.1), ("step_size", np.nan), ("num_bins", 0), ("start_epoch", -1)),
+        *(("examples_per_bucket", 0), ("examples_per_bucket", -5)),
     ],
 )
-def test_values_of_the_holdout_are_checked_before_training(digits, holdout, message):
+def test_arguments_are_checked(argument, value):
+    with pytest.raises(ValueError, match=f"{argument}={value}"):
+        AutoLabel((IMAGES, LABELS), **{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("holdout", "value"),
+    [
+        ((IMAGES, LABELS + 1), "1, 10"),
+        ((IMAGES, LABELS - 1), "-1, 8"),
+        ((IMAGES + np.float32(2), LABELS), "[0, 1]"),
+        ((np.full(IMAGES.shape, np.nan, np.float32), LABELS), "nan"),
+        ((np.zeros([20, 9, 9, 1], np.uint8), LABELS), "(9, 9, 1)"),
+        ((np.zeros([20, 8, 8, 3], np.uint8), LABELS), "(8, 8, 3)"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_refused_before_training(digits, holdout, value):
     model = _model()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError) as raised:
         _fit(model, digits, AutoLabel(holdout))
+    assert str(raised.value).startswith("The hold-out: ") and value in str(raised.value)
     assert int(model.optimizer.iterations) == 0
-
-
-@pytest.mark.parametrize("shape", [(9, 9, 1), (8, 8, 3)])
-def test_the_size_of_the_holdout_is_checked_before_training(digits, shape):
-    model, images = _model(), np.zeros([20, *shape], np.uint8)
-    with pytest.raises(ValueError, match=r"The hold-out: The network.*images of shape \([89], "):
-        _fit(model, digits, AutoLabel((images, LABELS)))
-    assert int(model.optimizer.iterations) == 0
-
-
-def test_a_loss_that_does_not_read_the_table_is_refused(digits):
-    model = _model()
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    with pytest.raises(ValueError, match="leave loss out of compile. Received: loss=SparseCat"):
-        _fit(model, digits, AutoLabel(digits))
-
-
-def test_missing_classes_are_named(digits):
-    images, labels = digits
-    kept = ~np.isin(labels, [3, 7])
-    with pytest.warns(UserWarning, match=r"2 of the 10 classes \(3, 7\)"):
-        _fit(_model(), digits, AutoLabel((images[kept], labels[kept])))
 
 
 def _models_without_a_table():
     network = linear_network(SHAPE, 10)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     plain = keras.Sequential([network])
-    plain.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     clean = AutoLabelModel(network, num_classes=10, label_policy=LabelTable((1,)))
     fixed = AutoLabelModel(network, Dimming(), num_classes=10, label_policy=OneHot())
+    other = AutoLabelModel(network, Dimming(), num_classes=10)
     for model in (clean, fixed):
         model.compile("sgd")
+    for model in (plain, other):
+        model.compile("sgd", loss)
     return [
-        (plain, "needs an AutoLabelModel.*Received: Sequential"),
-        (clean, "needs an AutoLabelModel with an augmentation"),
-        (fixed, "Received: label_policy=OneHot"),
+        (plain, "Sequential"),
+        (clean, "with an augmentation"),
+        (fixed, "label_policy=OneHot"),
+        (other, "loss=SparseCategoricalCrossentropy"),
     ]
 
 
-def test_models_without_a_table_are_refused(digits):
-    for model, message in _models_without_a_table():
-        with pytest.raises(ValueError, match=message):
-            _fit(model, digits, AutoLabel(digits))
+def test_models_that_read_no_table_are_refused(digits):
+    for model, value in _models_without_a_table():
+        with pytest.raises(ValueError, match=value):
+            _fit(model, digits, [AutoLabel(digits)])
 
 
 if __name__ == "__main__":

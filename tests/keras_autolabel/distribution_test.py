@@ -21,7 +21,7 @@ def _data(size: int) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(NUM_CLASSES, size=size)
 
 
-def _train(strategy, augmentation, *callbacks, weights=None) -> dict:
+def _train(strategy, augmentation, *callbacks, weights=None, **options) -> dict:
     """Two epochs of three batches; what they leave behind."""
     with strategy.scope():
         layer = keras.layers.Dense(NUM_CLASSES, kernel_regularizer=keras.regularizers.L2(0.01))
@@ -30,7 +30,7 @@ def _train(strategy, augmentation, *callbacks, weights=None) -> dict:
         policy = LabelTable((3,) if augmentation else (1,), initial=0.7)
         model = AutoLabelModel(network, augmentation, num_classes=NUM_CLASSES, label_policy=policy)
         model.compile(
-            keras.optimizers.SGD(0.5, momentum=0.9),
+            keras.optimizers.SGD(0.5, momentum=0.9, **options),
             metrics=["accuracy", ExpectedCalibrationError(from_logits=True)],
         )
     parts = _data(24) if weights is None else (*_data(24), weights)
@@ -55,18 +55,20 @@ def _runs(strategy) -> dict:
     return {
         "weighted": _train(strategy, None, weights=weights),
         "autolabel": _train(strategy, Dimming(), _callback()),
+        "averaged": _train(strategy, Dimming(), _callback(), use_ema=True, ema_momentum=0.5),
     }
 
 
-def _uneven(strategy) -> list:
-    """The weights after a batch of eight images and one of seven, which are four and three."""
+def _uneven(strategy) -> dict:
+    """What a batch of eight images and one of seven, which are four and three, leave behind."""
     with strategy.scope():
         network = linear_network(SHAPE, NUM_CLASSES)
         model = AutoLabelModel(network, num_classes=NUM_CLASSES)
         model.compile(keras.optimizers.SGD(0.5))
     # Keras 3 cannot build itself on a first batch that is uneven.
-    model.fit(tf.data.Dataset.from_tensor_slices(_data(15)).batch(8), verbose=0)
-    return [w.tolist() for w in network.get_weights()]
+    data = tf.data.Dataset.from_tensor_slices(_data(15)).batch(8)
+    loss = float(model.fit(data, verbose=0).history["loss"][0])
+    return {"loss": loss, "weights": [w.tolist() for w in network.get_weights()]}
 
 
 def print_results_of_two_replicas() -> None:
@@ -106,7 +108,7 @@ def one_device() -> dict:
     return _runs(tf.distribute.get_strategy())
 
 
-@pytest.mark.parametrize("run", ["weighted", "autolabel"])
+@pytest.mark.parametrize("run", ["weighted", "autolabel", "averaged"])
 def test_two_replicas_equal_one_device(two_replicas, one_device, run):
     actual, expected = two_replicas[run], one_device[run]
     for part in ("history", "evaluate"):
@@ -127,16 +129,20 @@ def test_replicas_with_rows_to_different_numbers_count_alike(two_replicas):
     # As in Keras: the mean of the replicas' means, not that of all seven images.
     images, labels = _data(15)
     kernel, bias = linear_network(SHAPE, NUM_CLASSES).get_weights()
+    losses = []
     for rows, weight in (
         (slice(0, 8), np.full(8, 1 / 8)),
         (slice(8, 15), np.repeat([1 / 8, 1 / 6], [4, 3])),
     ):
-        inputs = images[rows].reshape(len(weight), -1) / 255.0
-        slope = numpy_softmax(inputs @ kernel + bias) - np.eye(NUM_CLASSES)[labels[rows]]
-        slope *= weight[:, np.newaxis]
+        inputs, truth = images[rows].reshape(len(weight), -1) / 255.0, labels[rows]
+        p = numpy_softmax(inputs @ kernel + bias)
+        losses.extend(-np.log(p[np.arange(len(truth)), truth]))
+        slope = (p - np.eye(NUM_CLASSES)[truth]) * weight[:, np.newaxis]
         kernel, bias = kernel - 0.5 * inputs.T @ slope, bias - 0.5 * slope.sum(axis=0)
-    for actual, expected in zip(two_replicas["uneven"], (kernel, bias), strict=True):
+    for actual, expected in zip(two_replicas["uneven"]["weights"], (kernel, bias), strict=True):
         np.testing.assert_allclose(actual, expected, atol=1e-6)
+    # What is reported is the mean of all images.
+    np.testing.assert_allclose(two_replicas["uneven"]["loss"], np.mean(losses), rtol=1e-5)
 
 
 def test_replicas_draw_apart(two_replicas):

@@ -10,7 +10,6 @@ import tensorflow as tf
 from tensorflow import keras
 
 from keras_autolabel import AugMix, AutoLabelModel
-from keras_autolabel.export import save_for_serving
 from tests.conftest import Dimming, linear_network, numpy_softmax
 
 NAMES = [f"digit {k}" for k in range(10)]
@@ -75,74 +74,45 @@ def exported(tmp_path_factory, digits) -> tuple:
     folder = tmp_path_factory.mktemp("export")
     model.export(str(folder / "model"), class_names=NAMES, temperature=2.0)
     np.save(folder / "images.npy", images[:50])
-    return model, folder
+    return model.predict(images[:50], verbose=0), folder
 
 
-@pytest.fixture(scope="module")
-def served(exported) -> tuple:
-    """What a process without Keras reads from the export."""
-    _, folder = exported
+def test_a_process_without_keras_reads_all_that_a_prediction_needs(exported):
+    logits, folder = exported
     answers = folder / "answers.npz"
     printed = _run(sys.executable, "-c", LOADER, folder / "model", folder / "images.npy", answers)
-    return json.loads(printed.splitlines()[-1]), np.load(answers)
-
-
-def test_the_loading_process_has_no_keras(served):
-    assert served[0]["blocked"]
-
-
-@pytest.mark.parametrize("how", ["serving_default", "float_images", "call_uint8", "call_float"])
-def test_outputs_equal_predict(exported, served, digits, how):
-    model, _ = exported
-    outputs = {name.split("/")[1]: served[1][name] for name in served[1] if name.startswith(how)}
-    logits = model.predict(digits[0][:50], verbose=0)
+    carried, served = json.loads(printed.splitlines()[-1]), np.load(answers)
+    assert carried["blocked"]
+    assert carried["temperature"] == 2.0
+    assert carried["class_names"] == carried["names_file"].splitlines() == NAMES
+    np.testing.assert_allclose(carried["label_table"], [[0.5, 0.6], [0.7, 0.8]], atol=1e-7)
     probabilities = numpy_softmax(logits / 2.0)
-    assert outputs.keys() == {"logits", "probabilities", "class", "confidence"}
-    np.testing.assert_allclose(outputs["logits"], logits, atol=1e-5)
-    np.testing.assert_allclose(outputs["probabilities"], probabilities, atol=1e-5)
-    np.testing.assert_allclose(outputs["confidence"], probabilities.max(axis=-1), atol=1e-5)
-    np.testing.assert_array_equal(outputs["class"], logits.argmax(axis=-1))
+    expected = {
+        "logits": logits,
+        "probabilities": probabilities,
+        "confidence": probabilities.max(axis=-1),
+        "class": logits.argmax(axis=-1),
+    }
+    ways = ("serving_default", "float_images", "call_uint8", "call_float")
+    assert set(served) == {f"{way}/{name}" for way in ways for name in expected}
+    for key in served:
+        value = expected[key.split("/")[1]]
+        np.testing.assert_allclose(served[key], value, atol=1e-5, err_msg=key)
 
 
-def test_the_export_carries_what_a_prediction_needs(served):
-    assert served[0]["temperature"] == 2.0
-    assert served[0]["class_names"] == NAMES
-    assert served[0]["names_file"].splitlines() == NAMES
-    np.testing.assert_allclose(served[0]["label_table"], [[0.5, 0.6], [0.7, 0.8]], atol=1e-7)
-
-
-def test_saved_model_cli_runs_it(exported, digits):
-    model, folder = exported
+def test_saved_model_cli_runs_it(exported):
+    logits, folder = exported
     cli = shutil.which("saved_model_cli", path=Path(sys.executable).parent)
     _run(
         *(cli, "run", "--dir", folder / "model", "--tag_set", "serve"),
         *("--signature_def", "serving_default"),
         *("--inputs", f"images={folder / 'images.npy'}", "--outdir", folder / "out"),
     )
-    probabilities = numpy_softmax(model.predict(digits[0][:50], verbose=0) / 2.0)
-    np.testing.assert_allclose(
-        np.load(folder / "out" / "probabilities.npy"), probabilities, atol=1e-5
-    )
+    probabilities = np.load(folder / "out" / "probabilities.npy")
+    np.testing.assert_allclose(probabilities, numpy_softmax(logits / 2.0), atol=1e-5)
 
 
-def _model() -> AutoLabelModel:
-    model = AutoLabelModel(linear_network((8, 8, 1), 10), Dimming(), num_classes=10)
-    model.compile("sgd")
-    return model
-
-
-def test_defaults(tmp_path, digits):
-    model = _model()
-    model.export(str(tmp_path / "model"))
-    loaded = tf.saved_model.load(str(tmp_path / "model"))
-    assert [name.decode() for name in loaded.class_names.numpy()] == [str(k) for k in range(10)]
-    outputs = loaded(tf.constant(digits[0][:5]))
-    expected = numpy_softmax(model.predict(digits[0][:5], verbose=0))
-    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
-    np.testing.assert_allclose(loaded.label_table, [0.7, 0.7, 0.7], atol=1e-7)
-
-
-def test_images_of_any_size(tmp_path, digits):
+def test_images_of_any_size_and_defaults(tmp_path, digits):
     network = keras.Sequential(
         [
             keras.Input((None, None, 1)),
@@ -151,42 +121,15 @@ def test_images_of_any_size(tmp_path, digits):
             keras.layers.Dense(10),
         ]
     )
-    model = AutoLabelModel(network, num_classes=10)
-    model.export(str(tmp_path / "model"))
-    signature = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"]
+    AutoLabelModel(network, Dimming(), num_classes=10).export(str(tmp_path / "model"))
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
     for images in (digits[0][:3], digits[0][:2, :5, :7]):
-        logits = network(images / np.float32(255))
-        np.testing.assert_allclose(signature(images=images)["logits"], logits, atol=1e-5)
-
-
-def test_a_plain_function_is_saved(tmp_path):
-    weights = tf.Variable([[1.0, -1.0]])
-    save_for_serving(
-        lambda images, training: tf.reduce_sum(images, [1, 2, 3])[:, tf.newaxis] * weights,
-        str(tmp_path / "model"),
-        image_shape=(1, 2, 1),
-        label_table=np.ones(3),
-        class_names=["a", "b"],
-        temperature=0.5,
-    )
-    outputs = tf.saved_model.load(str(tmp_path / "model"))(tf.constant([[[[51], [102]]]], tf.uint8))
-    # 0.2 + 0.4, and its negative; divided by 0.5 they are 2.4 apart.
-    np.testing.assert_allclose(outputs["logits"], [[0.6, -0.6]], atol=1e-6)
-    np.testing.assert_allclose(outputs["confidence"], [1 / (1 + np.exp(-2.4))], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"class_names": ["cat", "dog"]}, "must name the 10 classes. Received: 2"),
-        ({"temperature": 0.0}, "must be above 0. Received: temperature=0.0"),
-        ({"temperature": float("nan")}, "Received: temperature=nan"),
-    ],
-)
-def test_arguments_are_checked(tmp_path, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        _model().export(str(tmp_path / "model"), **arguments)
-    assert not list(tmp_path.iterdir())
+        outputs = loaded.signatures["serving_default"](images=images)
+        logits = network(images / np.float32(255)).numpy()
+        np.testing.assert_allclose(outputs["logits"], logits, atol=1e-5)
+        np.testing.assert_allclose(outputs["probabilities"], numpy_softmax(logits), atol=1e-5)
+    assert [name.decode() for name in loaded.class_names.numpy()] == [str(k) for k in range(10)]
+    np.testing.assert_allclose(loaded.label_table, [0.7, 0.7, 0.7], atol=1e-7)
 
 
 class LateNetwork(keras.Model):
@@ -196,10 +139,19 @@ class LateNetwork(keras.Model):
         return tf.reduce_sum(images, [1, 2])
 
 
-def test_a_network_without_a_known_input_is_refused(tmp_path):
-    model = AutoLabelModel(LateNetwork(), num_classes=3)
-    with pytest.raises(ValueError, match="no known input shape: train it first"):
-        model.export(str(tmp_path / "model"))
+@pytest.mark.parametrize(
+    ("network", "arguments", "value"),
+    [
+        (linear_network((8, 8, 1), 3), {"class_names": ["cat", "dog"]}, "3 classes. Received: 2"),
+        (linear_network((8, 8, 1), 3), {"temperature": 0.0}, "temperature=0.0"),
+        (linear_network((8, 8, 1), 3), {"temperature": float("nan")}, "temperature=nan"),
+        (LateNetwork(), {}, "train it first"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(tmp_path, network, arguments, value):
+    with pytest.raises(ValueError, match=value):
+        AutoLabelModel(network, num_classes=3).export(str(tmp_path / "model"), **arguments)
+    assert not list(tmp_path.iterdir())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,15 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel import AugMix, AutoLabel, AutoLabelModel, LabelTable, SoftTargetLoss
+from keras_autolabel import (
+    PGD,
+    AugmentedBatch,
+    AugMix,
+    AutoLabel,
+    AutoLabelModel,
+    LabelTable,
+    SoftTargetLoss,
+)
 from tests.conftest import Dimming, linear_network, numpy_softmax
 
 KERAS_3 = hasattr(keras, "ops")
@@ -22,12 +30,15 @@ def _network(regularizer=None):
         [
             keras.Input(SHAPE),
             keras.layers.Flatten(),
-            keras.layers.Dense(8, activation="tanh", kernel_regularizer=regularizer),
+            keras.layers.Dense(8, use_bias=False, kernel_regularizer=regularizer),
+            # It tells training from inference.
+            keras.layers.BatchNormalization(momentum=0.8),
+            keras.layers.Activation("tanh"),
             keras.layers.Dense(3),
         ]
     )
     rng = np.random.default_rng(1)
-    network.set_weights([0.5 * rng.normal(size=w.shape) for w in network.get_weights()])
+    network.set_weights([0.5 * rng.uniform(0.5, 1.5, w.shape) for w in network.get_weights()])
     return network
 
 
@@ -36,7 +47,8 @@ def _sgd():
 
 
 def _adam(**options):
-    return keras.optimizers.Adam(0.01, **options)
+    # Not the sign alone: that of a tiny gradient is all rounding.
+    return keras.optimizers.Adam(0.01, epsilon=1e-3, **options)
 
 
 # Each: the optimizer, the arguments of compile, those of fit.
@@ -79,9 +91,9 @@ def test_training_without_augmentation_is_that_of_keras(promise):
         np.testing.assert_allclose(actual[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
     for one, other in zip(network.get_weights(), plain.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
-    logs = model.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
-    expected = plain.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
-    assert logs == pytest.approx(expected, rel=1e-5)
+    options = {"sample_weight": fitted.get("sample_weight"), "verbose": 0, "return_dict": True}
+    logs = model.evaluate(IMAGES, LABELS, **options)
+    assert logs == pytest.approx(plain.evaluate(IMAGES, LABELS, **options), rel=1e-5)
 
 
 # --- loss scaling ---------------------------------------------------------------------------------
@@ -150,27 +162,58 @@ def test_the_sum_of_a_loss_of_keras_is_the_sum():
 # --- micro-batches, averages ----------------------------------------------------------------------
 
 
-class Recording(AugMix):
-    """AugMix that keeps the distances it drew; graphs append to a list of their own."""
+class Recording(AutoLabelModel):
+    """Keeps the batches that it trains on, out of graphs too."""
 
-    def apply(self, images, labels, drawn, network=None):
-        tf.py_function(lambda x: SEEN.append(x.numpy()), [drawn.distance], [])
-        return super().apply(images, labels, drawn, network)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.keep = [].append
+
+    def augment(self, images, labels):
+        batch = super().augment(images, labels)
+        tf.py_function(lambda *fields: self.keep([x.numpy() for x in fields]), list(batch), [])
+        return batch
+
+    def seen(self) -> AugmentedBatch:
+        """All batches so far, one behind the other."""
+        return AugmentedBatch(*map(np.concatenate, zip(*self.keep.__self__, strict=True)))
 
 
-SEEN: list[np.ndarray] = []
+ATTACK = PGD(epsilon=0.2, num_buckets=2, num_steps=2)
 
 
 @pytest.mark.skipif(not KERAS_3, reason="Keras 2 accumulates no gradients")
-def test_micro_batches_of_an_update_are_drawn_apart():
-    SEEN.clear()
-    model = AutoLabelModel(linear_network(SHAPE, 3), Recording(num_buckets=2), num_classes=3)
-    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=4)
-    model.compile(optimizer)
-    model.label_policy.confidence.assign(np.full([3, 2], 0.9))
-    model.fit(IMAGES, LABELS, batch_size=12, verbose=0, callbacks=[])
-    assert int(optimizer.iterations) in (1, 4) and len(SEEN) == 4
-    assert len(np.unique(SEEN)) == 48
+@pytest.mark.parametrize("augmentation", [AugMix(num_buckets=2), ATTACK], ids=["AugMix", "PGD"])
+def test_an_update_is_the_mean_of_micro_batches_that_are_drawn_apart(augmentation):
+    network = linear_network(SHAPE, 3)
+    model = Recording(network, augmentation, num_classes=3)
+    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=4))
+    model.label_policy.confidence.assign(np.full(augmentation.bucket_shape, 0.9))
+    kernel, bias = network.get_weights()
+    model.fit(IMAGES, LABELS, batch_size=12, verbose=0, callbacks=[AutoLabel((IMAGES, LABELS))])
+    batch = model.seen()
+    assert len(np.unique(batch.distance)) == 48
+    inputs = batch.images.reshape(48, -1).astype(np.float64)
+    targets = np.where(np.eye(3)[batch.labels] == 1.0, 0.9, 0.05)
+    # The mean of the four means of twelve, all at the weights before.
+    slope = (numpy_softmax(inputs @ kernel + bias) - targets) / 48
+    expected = kernel - 0.1 * inputs.T @ slope, bias - 0.1 * slope.sum(axis=0)
+    for actual, weight in zip(network.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(actual, weight, atol=1e-6)
+
+
+def test_every_step_draws_anew_however_it_is_executed():
+    runs = []
+    for options in ({}, {"steps_per_execution": 4}, {"run_eagerly": True}):
+        model = Recording(_network(), AugMix(num_buckets=2), num_classes=3, seed=3)
+        model.label_policy.confidence.assign(np.full([3, 2], 0.9))
+        model.compile(_sgd(), **options)
+        model.fit(IMAGES, LABELS, batch_size=12, epochs=2, shuffle=False, verbose=0)
+        runs.append((model.seen().distance, *model.get_weights()))
+    assert len(np.unique(runs[0][0])) == 96
+    for run in runs[1:]:
+        for one, other in zip(runs[0], run, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 class Watching(AutoLabel):
@@ -223,30 +266,47 @@ def test_what_is_frozen_stays():
     model.compile(_sgd())
     model.fit(IMAGES, LABELS, batch_size=16, verbose=0)
     for index, (one, other) in enumerate(zip(network.get_weights(), start, strict=True)):
-        assert np.array_equal(one, other) == (index < 2)
+        assert np.array_equal(one, other) == (index < 1)
     model.trainable = False
     start = network.get_weights()
     model.compile(_sgd())
     model.fit(IMAGES, LABELS, batch_size=16, verbose=0)
     for one, other in zip(network.get_weights(), start, strict=True):
         np.testing.assert_array_equal(one, other)
+    # Neither the table nor the counter of draws is thawed.
+    model.trainable = True
+    assert len(model.trainable_weights) == len(network.trainable_weights) == 5
 
 
 class OwnLoss(AutoLabelModel):
-    """A subclass whose loss is the mean of the logits of the true class."""
+    """A subclass whose loss is the model's, and the mean of the logits of the true class."""
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
-        return tf.reduce_mean(tf.gather(y_pred, y, batch_dims=1))
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        own = super().compute_loss(x, y, y_pred, sample_weight, training)
+        moved = isinstance(x, AugmentedBatch)
+        weighed = sample_weight is not None
+        CALLS.append((bool(training), moved, weighed, y.dtype, y_pred.dtype))
+        return own + tf.reduce_mean(tf.gather(y_pred, y, batch_dims=1))
+
+
+CALLS: list[tuple] = []
 
 
 def test_a_subclass_may_have_a_loss_of_its_own():
+    CALLS.clear()
     network = linear_network(SHAPE, 3)
     model = OwnLoss(network, num_classes=3)
-    model.compile(keras.optimizers.SGD(0.5))
-    start = network.get_weights()
-    model.fit(IMAGES, LABELS, batch_size=48, verbose=0)
-    share = np.bincount(LABELS, minlength=3) / 48
-    np.testing.assert_allclose(network.get_weights()[1], start[1] - 0.5 * share, atol=1e-6)
+    model.compile(keras.optimizers.SGD(0.5), run_eagerly=True)
+    start, weight = network.get_weights(), np.linspace(0.0, 2.0, 48)
+    model.fit(IMAGES, LABELS, sample_weight=weight, batch_size=48, shuffle=False, verbose=0)
+    inputs = IMAGES.reshape(48, -1).astype(np.float64)
+    slope = numpy_softmax(inputs @ start[0] + start[1]) - np.eye(3)[LABELS]
+    slope = (slope * weight[:, np.newaxis] + np.eye(3)[LABELS]) / 48
+    np.testing.assert_allclose(network.get_weights()[1], start[1] - 0.5 * slope.sum(0), atol=1e-6)
+    assert CALLS == [(True, True, True, tf.int32, tf.float32)]
+    model.evaluate(IMAGES, LABELS, batch_size=48, verbose=0)
+    # Keras 2 does not say which step it is.
+    assert CALLS[1:] == [(not KERAS_3, False, False, tf.int32, tf.float32)]
 
 
 def test_one_batch_at_a_time_is_fit():
