@@ -49,7 +49,9 @@ def apply_chain(
         runs_on_cpu()
         and (images.shape[1:].num_elements() or SMALLEST_COMPILED) >= SMALLEST_COMPILED
     ):
-        chain = one_by_one(tuple(names))(images, operation, magnitude)
+        compiled = functools.partial(one_by_one(tuple(names)), images, operation, magnitude)
+        # There is no code for no image.
+        chain = tf.cond(tf.shape(images)[0] > 0, compiled, lambda: images)
     else:
         chain = all_together(images, operation, magnitude, names)
     return tf.ensure_shape(chain, images.shape)

@@ -110,6 +110,17 @@ def test_it_is_compiled_for_shapes_and_not_for_values(photographs):
     assert compiled.experimental_get_tracing_count() - before <= 2
 
 
+def test_no_image_stays_no_image():
+    images = tf.zeros([0, 32, 32, 3], tf.uint8)
+    signature = [tf.TensorSpec([None, 32, 32, 3], tf.uint8), tf.TensorSpec([None], tf.int32)]
+
+    def augment(images, labels):
+        return AugMix()(images, labels, seed=SEED)
+
+    for way in (augment, tf.function(augment, input_signature=signature)):
+        assert way(images, tf.zeros([0], tf.int32)).images.shape == (0, 32, 32, 3)
+
+
 def _hlo(compiled, batch) -> str:
     return compiled.experimental_get_compiler_ir(*map(tf.constant, batch))("hlo")
 
