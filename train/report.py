@@ -16,8 +16,8 @@ from train.evaluation import Row, mean_over_corruptions
 from train.run_folder import write_csv, write_json
 
 LEGEND = (
-    "floor: the ECE that a calibrated classifier shows on so many images; debiased: the ECE "
-    "without it; gap: confidence - accuracy, above 0 where too sure."
+    "floor: the ECE that a calibrated classifier shows on so many images; debiased: the\n"
+    "ECE without it; gap: confidence - accuracy, above 0 where too sure"
 )
 
 
