@@ -1,6 +1,7 @@
 """What an augmentation returns, and the checks of what it is given."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -276,43 +277,55 @@ NOT_WHOLE = f"{MARK}Labels must be whole numbers of classes. Broken numbers:"
 NOT_ONE_EACH = f"{MARK}Labels must be class numbers, one an image. Received labels:"
 
 
+class Refused(ValueError):
+    """A ``ValueError`` of one line, known again by its class when Keras has put others around it."""
+
+
+# "Exception encountered when calling ...\n\n<the line>\n\nArguments received by ...", in bold or not.
+AROUND_A_CALL = re.compile(r"Exception .*?\n\n(?:\x1b\[1m)?(.*?)(?:\x1b\[0m)?\n\n.*", re.DOTALL)
+
+
 @contextlib.contextmanager
 def refused_in_one_line() -> Iterator[None]:
     """Turns what this package asserts in the graph into a ``ValueError`` of one line.
 
-    TensorFlow tells of a failed assertion by some thirty lines about the graph.
+    TensorFlow tells of a failed assertion by some thirty lines about the graph, and Keras puts the
+    arguments of a call around what the call raises.
 
     Raises:
-        ValueError: Where an assertion of this package failed inside the ``with`` block.
+        ValueError: Where an assertion of this package failed inside the ``with`` block, or images
+            were refused for what they are.
     """
     try:
         yield
+    except Refused as error:
+        raise Refused(AROUND_A_CALL.sub(r"\1", str(error))) from None
     except tf.errors.InvalidArgumentError as error:
         _, mark, text = str(error.message).rpartition(MARK)
         if not mark:
             raise
         # In a graph: "...Received:] [0] [255]\n\t [[{{node..."; eagerly: "...Received:'\n0\n255".
-        text = text.partition("\n\t")[0].replace("'", "")
+        text = re.split("\n\t|\x1b|\n\n", text)[0].replace("'", "")
         for between in ("] [", "\n"):
             text = text.replace(f":{between}", ": ").replace(between, ", ")
-        raise ValueError(text.rstrip("], ")) from None
+        raise Refused(text.rstrip("], ")) from None
 
 
 def check_image_type(images) -> None:
     """Refuses images that are not uint8 or float of rank 4 (see ``check_batch``)."""
     dtype = tf.as_dtype(images.dtype)
     if tf.TensorShape(images.shape).rank is None:
-        raise ValueError(
+        raise Refused(
             "Images need a known rank; call images.set_shape([None, height, width, channels]) in "
             "the dataset's map. Received: images.shape=<unknown>"
         )
     if len(images.shape) != 4:
-        raise ValueError(
+        raise Refused(
             "Images must be a batch of shape [B, H, W, C] (grey images have C = 1). "
             f"Received: images.shape={tuple(images.shape)}"
         )
     if not (dtype == tf.uint8 or dtype.is_floating):
-        raise ValueError(
+        raise Refused(
             "Images must be uint8 in 0..255 or float in [0, 1]; cast them. "
             f"Received: images.dtype={dtype.name}"
         )

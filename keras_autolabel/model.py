@@ -215,15 +215,35 @@ class AutoLabelModel(keras.Model):
         with refused_in_one_line():
             return super().fit(**given)
 
+    @refused_in_one_line()
     def evaluate(self, *args: Any, **kwargs: Any):
         """``keras.Model.evaluate``: images as they are, one-hot labels."""
-        with refused_in_one_line():
-            return super().evaluate(*args, **kwargs)
+        return super().evaluate(*args, **kwargs)
 
+    @refused_in_one_line()
     def predict(self, *args: Any, **kwargs: Any):
         """``keras.Model.predict``: logits, float32 [M, K]."""
-        with refused_in_one_line():
-            return super().predict(*args, **kwargs)
+        return super().predict(*args, **kwargs)
+
+    @refused_in_one_line()
+    def train_on_batch(self, *args: Any, **kwargs: Any):
+        """``keras.Model.train_on_batch``: a step of ``fit``."""
+        return super().train_on_batch(*args, **kwargs)
+
+    @refused_in_one_line()
+    def test_on_batch(self, *args: Any, **kwargs: Any):
+        """``keras.Model.test_on_batch``: a step of ``evaluate``."""
+        return super().test_on_batch(*args, **kwargs)
+
+    @refused_in_one_line()
+    def predict_on_batch(self, *args: Any, **kwargs: Any):
+        """``keras.Model.predict_on_batch``: logits, float32 [B, K]."""
+        return super().predict_on_batch(*args, **kwargs)
+
+    @refused_in_one_line()
+    def __call__(self, *args: Any, **kwargs: Any):
+        """``keras.Model.__call__``: logits, see ``call``."""
+        return super().__call__(*args, **kwargs)
 
     def train_step(self, data) -> dict:
         """Keras' own step, on the augmented batch."""
@@ -326,8 +346,8 @@ class AutoLabelModel(keras.Model):
 
         Args:
             filepath: Folder to write.
-            format: Any other of Keras' formats, such as ``"onnx"``, is left to Keras: float images
-                to logits, no names and no temperature.
+            format: Any other of Keras 3's formats, such as ``"onnx"``, is left to Keras: float32
+                images in [0, 1] to logits, no names and no temperature.
             class_names: Names of the K classes; None: the class numbers.
             temperature: Divides the logits, above 0.
             **kwargs: As in Keras, for other formats.
@@ -346,7 +366,11 @@ class AutoLabelModel(keras.Model):
         if self.image_shape is None:
             raise ValueError("The network has no known input shape: train it first.")
         if format != "tf_saved_model":
-            super().export(filepath, format=format, **kwargs)
+            # Keras' exporters know no input of a subclassed model, and want one that was called.
+            images = keras.Input(self.image_shape, name="images")
+            plain = keras.Model(images, self(images))
+            plain(images)
+            plain.export(filepath, format=format, **kwargs)
             return
         table = getattr(self.label_policy, "confidence", None)
         save_for_serving(

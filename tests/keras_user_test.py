@@ -160,9 +160,17 @@ def test_floats_of_0_to_255_are_refused_wherever_they_come_in(digits, tmp_path):
         lambda: model.evaluate(data, verbose=0),
         lambda: model.fit(bytes_as_floats, labels, verbose=0),
         lambda: model.fit(data, verbose=0),
+        lambda: model.train_on_batch(bytes_as_floats, labels),
+        lambda: model.test_on_batch(bytes_as_floats, labels),
+        lambda: model.predict_on_batch(bytes_as_floats),
+        lambda: model(bytes_as_floats),
         lambda: model.probability_model().predict(bytes_as_floats, verbose=0),
+        lambda: model.probability_model().predict_on_batch(bytes_as_floats),
+        lambda: model.probability_model()(bytes_as_floats),
     ):
         _refused(refused, "[0, 1]", "255")
+    _refused(lambda: model(images[0]), "[B, H, W, C]", "(8, 8, 1)")
+    _refused(lambda: model(images.astype(np.int32)), "int32")
     # The tutorial's probability model: Keras 3 casts uint8 to floats of 0..255 on the way, Keras 2
     # leaves it as it is.
     tutorial = keras.Sequential([model, keras.layers.Softmax()])
@@ -171,7 +179,7 @@ def test_floats_of_0_to_255_are_refused_wherever_they_come_in(digits, tmp_path):
         np.testing.assert_allclose(tutorial.predict(images, verbose=0), expected, atol=1e-6)
     model.export(str(tmp_path / "exported"))
     exported = tf.saved_model.load(str(tmp_path / "exported"))
-    others = [lambda: model(bytes_as_floats), lambda: exported(bytes_as_floats)]
+    others = [lambda: tutorial(bytes_as_floats), lambda: exported(bytes_as_floats)]
     if KERAS_3:
         others.append(lambda: tutorial.predict(images, verbose=0))
     for refused in others:
