@@ -157,6 +157,8 @@ class AutoLabelModel(keras.Model):
             ValueError: If the loss is no loss object, takes probabilities, or has a label policy
                 of its own, or XLA has no kernels for the augmentation.
         """
+        if isinstance(getattr(loss, "policy", None), _LabelsOf):
+            loss = None  # ``model.loss``, or what an HDF5 file says of it.
         check_loss(loss, self.label_policy)
         if jit_compile and not getattr(self.augmentation, "jit_compiles", True):
             raise ValueError(
@@ -407,10 +409,15 @@ class AutoLabelModel(keras.Model):
         return cls(**config)
 
 
+# HDF5 files name a model's class without its package.
+keras.utils.get_custom_objects()["AutoLabelModel"] = AutoLabelModel
+
+
+@keras.utils.register_keras_serializable(package="keras_autolabel")
 class _LabelsOf:
     """A label policy for a loss to call: Keras 2 would save a table that the loss itself held."""
 
-    def __init__(self, policy: Callable) -> None:
+    def __init__(self, policy: Callable | None = None) -> None:
         self.policy = policy
         self.weighs_loss = getattr(policy, "weighs_loss", False)
 
@@ -418,8 +425,13 @@ class _LabelsOf:
         return self.policy(batch)
 
     def get_config(self) -> dict:
-        """Nothing: Keras asks, and ``get_compile_config`` leaves the loss out."""
+        """Nothing: Keras asks, and the model that the loss is given to puts in its own policy."""
         return {}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "_LabelsOf":
+        """Of no policy yet."""
+        return cls()
 
 
 def _default_policy(augmentation) -> OneHot | LabelTable:
