@@ -278,10 +278,10 @@ NOT_ONE_EACH = f"{MARK}Labels must be class numbers, one an image. Received labe
 
 
 class Refused(ValueError):
-    """A ``ValueError`` of one line, known again by its class when Keras has put others around it."""
+    """A ``ValueError`` of one line, known again when Keras has put others around it."""
 
 
-# "Exception encountered when calling ...\n\n<the line>\n\nArguments received by ...", in bold or not.
+# "Exception encountered ...\n\n<the line>\n\nArguments received by ...", in bold or not.
 AROUND_A_CALL = re.compile(r"Exception .*?\n\n(?:\x1b\[1m)?(.*?)(?:\x1b\[0m)?\n\n.*", re.DOTALL)
 
 

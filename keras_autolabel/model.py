@@ -154,18 +154,18 @@ class AutoLabelModel(keras.Model):
             **kwargs: As in Keras.
 
         Raises:
-            ValueError: If the loss is no loss object, takes probabilities, or has a label policy
-                of its own, or XLA has no kernels for the augmentation.
+            ValueError: If the loss is no loss object, takes probabilities or one-hot labels, or
+                has a label policy of its own, or XLA has no kernels for the augmentation.
         """
         if isinstance(getattr(loss, "policy", None), _LabelsOf):
             loss = None  # ``model.loss``, or what an HDF5 file says of it.
-        check_loss(loss, self.label_policy)
+        check_loss(loss, self.label_policy, self.num_classes)
         if jit_compile and not getattr(self.augmentation, "jit_compiles", True):
             raise ValueError(
                 f"XLA has no kernels for {type(self.augmentation).__name__}: leave out jit_compile "
                 "or augment in the dataset, by dataset_transform."
             )
-        for metric in [*(metrics or []), *(kwargs.get("weighted_metrics") or [])]:
+        for metric in tf.nest.flatten([metrics, kwargs.get("weighted_metrics")]):
             if isinstance(metric, ExpectedCalibrationError) and metric.from_logits is None:
                 metric.from_logits = True
         self.given_loss = None if isinstance(loss, SoftTargetLoss) else loss

@@ -1,6 +1,11 @@
 """A Keras user's first hour: the habits of the official examples give right answers, or a line."""
 
+import configparser
+import functools
+import pathlib
+import re
 import sys
+import types
 import warnings
 
 import numpy as np
@@ -251,6 +256,17 @@ def test_a_subclassed_network_is_probed(digits, head):
     _refused(lambda: model.fit(images, labels, verbose=0))
 
 
+def test_what_is_no_layer_with_a_name_is_probed():
+    images = keras.Input(SHAPE)
+    logits = keras.layers.Dense(10)(keras.layers.Flatten()(images))
+    outputs = [keras.layers.Lambda(tf.nn.sigmoid)(logits)]
+    if KERAS_3:
+        outputs += [keras.ops.sigmoid(logits), keras.ops.relu(logits)]
+    for output in outputs:
+        network = keras.Model(images, output)
+        _refused(lambda network=network: kal.AutoLabelModel(network, num_classes=10), "negative")
+
+
 @pytest.mark.parametrize("classes", [2, 10])
 def test_networks_that_return_logits_pass_whatever_their_weights(digits, classes):
     images = digits[0][:8]
@@ -395,6 +411,11 @@ def test_soft_labels_and_string_losses_end_in_one_line(digits):
     _refused(lambda: model.fit(images, np.eye(7)[np.arange(20) % 7], verbose=0), "(20, 7)")
     for loss in ("sparse_categorical_crossentropy", "categorical_crossentropy"):
         _refused(lambda loss=loss: model.compile("adam", loss), loss, "Leave loss out")
+    for classes in (2, 10):
+        compiled = kal.AutoLabelModel(_network(classes=classes), num_classes=classes).compile
+        for name in ("CategoricalCrossentropy", "BinaryCrossentropy"):
+            loss = getattr(keras.losses, name)(from_logits=True)
+            _refused(functools.partial(compiled, "adam", loss), name, "one-hot")
 
 
 # --- 10: built ------------------------------------------------------------------------------------
@@ -558,6 +579,15 @@ def test_mistakes_of_construction_end_in_one_line():
         _refused(lambda wrong=wrong: kal.AutoLabelModel(wrong, num_classes=10), value)
     for wrong, value in ((kal.Mixup, "Mixup()"), (keras.layers.RandomFlip(), "RandomFlip")):
         _refused(lambda wrong=wrong: kal.AutoLabelModel(network, wrong, num_classes=10), value)
+    for wrong in (kal.OneHot, 0.9):
+        _refused(
+            lambda wrong=wrong: kal.AutoLabelModel(network, num_classes=10, label_policy=wrong),
+            f"label_policy={wrong!r}",
+        )
+    pixels = np.zeros([20, *SHAPE], np.uint8)
+    _refused(lambda: kal.AutoLabel(pixels), "ndarray")
+    model = _compiled(kal.AutoLabelModel(network, num_classes=10))
+    _refused(lambda: model.fit(pixels, verbose=0), "Labels are missing")
     for wrong in ("10", 10.5, 1, None):
         _refused(
             lambda wrong=wrong: kal.AutoLabelModel(network, num_classes=wrong),
@@ -574,6 +604,34 @@ def test_missing_classes_among_many_are_counted_and_the_first_few_named(digits):
     auto.set_model(model)
     with pytest.warns(UserWarning, match=r"21837 of the 21841 classes \(1, 4, 5, 6, 7, ...\)"):
         auto.on_train_begin()
+
+
+# --- 16: the package ------------------------------------------------------------------------------
+
+
+def test_what_a_wheel_says_of_itself_stands_alone():
+    root = pathlib.Path(__file__).parents[1]
+    config = configparser.ConfigParser()
+    config.read(root / "setup.cfg", encoding="utf-8")
+    kind, page = config["metadata"]["long_description"].split(": ")
+    assert kind == "file"
+    # No picture and no page of a checkout, which nothing shows beside a wheel.
+    links = re.findall(r"\]\(([^)]*)\)", (root / page).read_text(encoding="utf-8"))
+    assert all(link.startswith("https://") for link in links)
+    classifiers = config["metadata"]["classifiers"].split("\n")
+    for minor in (10, 11, 12, 13):
+        assert f"Programming Language :: Python :: 3.{minor}" in classifiers
+    assert {"plots", "test", "train", "onnx"} <= {*config["options.extras_require"]}
+
+
+def test_public_names_are_all_there_and_no_others():
+    public = {name for name, value in vars(kal).items() if not isinstance(value, types.ModuleType)}
+    assert {*kal.__all__} == {name for name in public if name[0] != "_"} | {"__version__"}
+    holdout = np.zeros([20, *SHAPE], np.uint8), np.arange(20) % 10
+    model = _compiled(kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=2), num_classes=10))
+    auto = kal.AutoLabel(holdout)
+    model.fit(*holdout, verbose=0, callbacks=[auto])
+    assert auto.history[0].keys() == kal.LabelEpoch.__annotations__.keys()
 
 
 if __name__ == "__main__":
