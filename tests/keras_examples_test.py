@@ -23,7 +23,10 @@ DIFFS = dict(re.findall(r"\n## (\w+)\n.*?```diff\n(.*?)```", PAGE, flags=re.DOTA
 TAKE_UNIT_IMAGES = ("mnist_convnet", "mixup", "cutmix")
 NEED_KERAS_3 = ("mixup", "cutmix", "randaugment")
 # The page says why their ECE need not fall.
-EXPLAINED = ("image_classification_from_scratch",)
+EXPLAINED = (
+    "image_classification_from_scratch",
+    "image_classification_efficientnet_fine_tuning",
+)
 FIRST_TEST_IMAGE = 1000
 
 
