@@ -277,12 +277,10 @@ NOT_WHOLE = f"{MARK}Labels must be whole numbers of classes. Broken numbers:"
 NOT_ONE_EACH = f"{MARK}Labels must be class numbers, one an image. Received labels:"
 
 
-class Refused(ValueError):
-    """A ``ValueError`` of one line, known again when Keras has put others around it."""
-
-
-# "Exception encountered ...\n\n<the line>\n\nArguments received by ...", in bold or not.
-AROUND_A_CALL = re.compile(r"Exception .*?\n\n(?:\x1b\[1m)?(.*?)(?:\x1b\[0m)?\n\n.*", re.DOTALL)
+# What ``check_images`` refuses, among the lines that Keras and AutoGraph put around it.
+REFUSED_IMAGES = re.compile(
+    r"^\s*(?:\x1b\[1m|ValueError: )?((?:I|Float i)mages (?:must|need) [^\n\x1b]*)", re.MULTILINE
+)
 
 
 @contextlib.contextmanager
@@ -298,8 +296,11 @@ def refused_in_one_line() -> Iterator[None]:
     """
     try:
         yield
-    except Refused as error:
-        raise Refused(AROUND_A_CALL.sub(r"\1", str(error))) from None
+    except ValueError as error:
+        refused = REFUSED_IMAGES.search(str(error))
+        if not refused:
+            raise
+        raise ValueError(refused[1]) from None
     except tf.errors.InvalidArgumentError as error:
         _, mark, text = str(error.message).rpartition(MARK)
         if not mark:
@@ -308,24 +309,24 @@ def refused_in_one_line() -> Iterator[None]:
         text = re.split("\n\t|\x1b|\n\n", text)[0].replace("'", "")
         for between in ("] [", "\n"):
             text = text.replace(f":{between}", ": ").replace(between, ", ")
-        raise Refused(text.rstrip("], ")) from None
+        raise ValueError(text.rstrip("], ")) from None
 
 
 def check_image_type(images) -> None:
     """Refuses images that are not uint8 or float of rank 4 (see ``check_batch``)."""
     dtype = tf.as_dtype(images.dtype)
     if tf.TensorShape(images.shape).rank is None:
-        raise Refused(
+        raise ValueError(
             "Images need a known rank; call images.set_shape([None, height, width, channels]) in "
             "the dataset's map. Received: images.shape=<unknown>"
         )
     if len(images.shape) != 4:
-        raise Refused(
+        raise ValueError(
             "Images must be a batch of shape [B, H, W, C] (grey images have C = 1). "
             f"Received: images.shape={tuple(images.shape)}"
         )
     if not (dtype == tf.uint8 or dtype.is_floating):
-        raise Refused(
+        raise ValueError(
             "Images must be uint8 in 0..255 or float in [0, 1]; cast them. "
             f"Received: images.dtype={dtype.name}"
         )
