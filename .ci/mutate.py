@@ -412,7 +412,8 @@ def main() -> None:
     for module in modules:
         tried = len(mutants[module])
         killed = tried - sum(name == module for name, _ in survivors)
-        print(f"{module}: {killed} of {tried} killed, {killed / tried:.0%}; {counts[module]} in all")
+        rate = f"{killed} of {tried} killed, {killed / tried:.0%}"
+        print(f"{module}: {rate}; {counts[module]} in all")
 
 
 if __name__ == "__main__":
