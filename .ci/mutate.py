@@ -12,6 +12,7 @@ Which those are is seen in one run of all tests beforehand.
 import argparse
 import ast
 import copy
+import gc
 import importlib
 import importlib.machinery
 import importlib.util
@@ -324,7 +325,8 @@ def in_fork(run: Callable[[], int], *, seconds: float) -> int | None:
 
 def run_pytest(files: list[str], *plugins, arguments: tuple[str, ...] = ()) -> int:
     """pytest on test files of this folder."""
-    options = ["-q", "-p", "no:cacheprovider", "-W", "ignore", *arguments]
+    left_out = [f"-pno:{plugin}" for plugin in ("cacheprovider", "unraisableexception")]
+    options = ["-q", "--tb=no", "-W", "ignore", *left_out, *arguments]
     return pytest.main([*options, *files], plugins=list(plugins))
 
 
@@ -396,10 +398,12 @@ def main() -> None:
         mutants[module] = [mutants[module][number] for number in chosen]
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     # Whatever is imported here is not imported again in every fork; the package must be.
     for name in ("tensorflow", "tensorflow.keras.layers", "scipy.optimize", "sklearn.datasets"):
         importlib.import_module(name)
+    # What a fork never writes to is not copied.
+    gc.freeze()
     with tempfile.TemporaryDirectory() as folder:
         tests = survey(modules, folder)
     for mutant in itertools.chain.from_iterable(mutants.values()):
