@@ -62,9 +62,8 @@ NETWORK = linear_network((4, 5, 1), 3)
 
 
 @every_augmentation
-@pytest.mark.parametrize(("image_shape", "num_classes"), [((16, 16, 3), 2), ((9, 7, 1), 21)])
-def test_the_contract_holds(augmentation, image_shape, num_classes):
-    check_augmentation(augmentation, image_shape=image_shape, num_classes=num_classes)
+def test_the_contract_holds(augmentation):
+    check_augmentation(augmentation, image_shape=(9, 7, 3), num_classes=21)
 
 
 def test_a_grey_level_of_rounding_in_a_graph_breaks_no_promise():
@@ -237,30 +236,24 @@ GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y")
 ENHANCE = ("color", "contrast", "brightness", "sharpness")
 
 
-@pytest.mark.parametrize(
-    ("augmentation", "config"),
-    [
-        (AugMix(), {"max_depth": 3, "severity": 3.0, "operations": AUGMIX + GEOMETRIC}),
-        (
-            RandAugment(),
-            {
-                "num_operations": 2,
-                "max_magnitude": 10.0,
-                "operations": AUGMIX + ENHANCE + GEOMETRIC,
-            },
-        ),
-        (Mixup(), {"beta": 1.0}),
-        (CutMix(), {"beta": 1.0}),
-        (SoftCrop(), {"sigma": 0.3}),
-        (
-            PGD(epsilon=0.1),
-            {"epsilon": 0.1, "num_steps": 10, "relative_step_size": 0.25, "random_start": True},
-        ),
-        (Noise(), {"strength": 0.5}),
-    ],
-)
-def test_arguments_left_out(augmentation, config):
-    assert augmentation.get_config() == {"num_buckets": 10, **config}
+LEFT_OUT = {
+    AugMix: {"max_depth": 3, "severity": 3.0, "operations": AUGMIX + GEOMETRIC},
+    RandAugment: {
+        **{"num_operations": 2, "max_magnitude": 10.0},
+        "operations": AUGMIX + ENHANCE + GEOMETRIC,
+    },
+    Mixup: {"beta": 1.0},
+    CutMix: {"beta": 1.0},
+    SoftCrop: {"sigma": 0.3},
+    PGD: {"num_steps": 10, "relative_step_size": 0.25, "random_start": True},
+    Noise: {"strength": 0.5},
+}
+
+
+@pytest.mark.parametrize("cls", LEFT_OUT)
+def test_arguments_left_out(cls):
+    given = {"epsilon": 0.1} if cls is PGD else {}
+    assert cls(**given).get_config() == {"num_buckets": 10, **given, **LEFT_OUT[cls]}
 
 
 def test_the_last_arguments_in_range_are_taken():
