@@ -183,7 +183,8 @@ def test_shear_by_hand():
 def mixed_batch(photographs) -> tuple:
     """All operations at all their magnitudes in one batch."""
     enhanced = dict.fromkeys(("color", "contrast", "brightness", "sharpness"), [0.1, 1.0, 1.9])
-    return one_batch(photographs[:2, :18, :25], POINT_MAGNITUDES | GEOMETRIC_MAGNITUDES | enhanced)[1:]
+    magnitudes = POINT_MAGNITUDES | GEOMETRIC_MAGNITUDES | enhanced
+    return one_batch(photographs[:2, :18, :25], magnitudes)[1:]
 
 
 def test_each_image_depends_on_its_own_parameters_alone_and_minus_1_leaves_it(mixed_batch):
