@@ -67,8 +67,8 @@ def test_the_contract_holds(augmentation):
 
 
 def test_a_grey_level_of_rounding_in_a_graph_breaks_no_promise():
-    # Of the images of this seed a graph rounds some pixels otherwise.
-    check_augmentation(RandAugment(), seed=3)
+    # Of the images of this seed a graph rounds two pixels otherwise.
+    check_augmentation(RandAugment(num_buckets=4, operations=("shear_x",)), seed=3)
 
 
 @every_augmentation
@@ -152,11 +152,13 @@ def test_distances_of_training_are_uniform_and_in_their_buckets(augmentation):
 @every_augmentation
 def test_a_model_with_it_learns_and_is_saved_and_loaded(augmentation, tmp_path):
     model = AutoLabelModel(linear_network((4, 5, 1), 3), augmentation, num_classes=3, seed=5)
-    model.compile(keras.optimizers.SGD(0.1))
+    # Graphs are compared above, and cost most of the time.
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     callback = AutoLabel((IMAGES, LABELS), step_size=0.5)
     model.fit(IMAGES, LABELS, batch_size=6, verbose=0, shuffle=False, callbacks=[callback])
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
+    again.run_eagerly = True
     assert int(again.draws) == 2 and again.label_policy.bucket_shape == augmentation.bucket_shape
     # The next step draws, labels and trains the same.
     for one in (model, again):
