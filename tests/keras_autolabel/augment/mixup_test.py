@@ -72,20 +72,6 @@ def test_eq_4_by_hand():
     np.testing.assert_array_equal(batch.bucket, [2, 4, 0])
 
 
-def test_the_pixels_say_which_class_dominates_and_by_how_much():
-    # Image i is white at pixel i alone: pixel i of a mixed image is the weight of image i.
-    images = np.eye(64, dtype=np.float32).reshape(64, 8, 8, 1)
-    labels = np.random.default_rng(0).permutation(64)
-    batch = Mixup()(images, labels, seed=SEED)
-    weights = batch.images.numpy().reshape(64, 64)
-    first, second = np.argsort(weights, axis=1)[:, :-3:-1].T
-    mixed = weights[np.arange(64), second] > 0.0
-    assert mixed.sum() > 32
-    np.testing.assert_array_equal(batch.labels, labels[first])
-    np.testing.assert_array_equal(batch.partners[mixed], labels[second[mixed]])
-    np.testing.assert_allclose(batch.mix[mixed], weights[mixed, second[mixed]], atol=1e-6)
-
-
 def test_labels_start_at_ordinary_mixup():
     # γ at the middle of bucket n of 5 is 0.05, 0.15, ...
     model = AutoLabelModel(linear_network((2, 2, 1), 3), Mixup(num_buckets=5), num_classes=3)

@@ -45,8 +45,7 @@ def test_magnitude_of_level(name, level, magnitude):
     np.testing.assert_allclose(actual, [magnitude], rtol=1e-6, atol=1e-5)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("max_magnitude", [10.0, 4.0])
+@pytest.mark.parametrize(("channels", "max_magnitude"), [(1, 4.0), (3, 10.0)])
 def test_a_chain_without_geometry_equals_pillow(photographs, channels, max_magnitude):
     operations = tuple(name for name in RANDAUGMENT_OPERATIONS if name not in GEOMETRIC)
     randaugment = RandAugment(num_operations=3, max_magnitude=max_magnitude, operations=operations)

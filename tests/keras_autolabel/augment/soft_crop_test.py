@@ -7,6 +7,7 @@ from keras_autolabel import PowerLabels, SoftCrop, SoftTargetLoss
 from keras_autolabel.augment.soft_crop import SoftCropDraw
 from keras_autolabel.batch import clean_batch
 from tests.conftest import numpy_softmax
+from tests.keras_autolabel.augment.conftest import assert_independent, cells_of
 
 SEED = tf.constant([5, 6])
 
@@ -41,7 +42,15 @@ def test_inside_a_bucket_both_directions_lose_alike():
     np.testing.assert_allclose(1.0 - seen.prod(axis=1), drawn.distance, atol=1e-6)
     share = np.log(seen[:, 0]) / np.log(seen).sum(axis=1)
     assert stats.kstest(share, "uniform").pvalue > 0.01
-    np.testing.assert_allclose(np.mean(shift > 0, axis=0), 0.5, atol=0.02)
+    forward = (shift > 0).astype(int)
+    np.testing.assert_allclose(forward.mean(axis=0), 0.5, atol=0.02)
+    # Also in the order in which the numbers of a seed that is used twice would come again.
+    assert_independent(
+        distance=cells_of(drawn.distance, 0.5, 0.75),
+        share=cells_of(share, 0, 1),
+        **{"down": forward[:, 0], "right": forward[:, 1]},
+        in_a_row=forward.ravel()[: len(share)],
+    )
 
 
 def test_power_labels_that_weigh_the_loss_by_hand():
