@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -242,7 +240,3 @@ def test_half_adversarial_trains_on_calibrated_confidence(size):
     attack = kal.PGD(epsilon=0.2, num_steps=3, relative_step_size=0.1)
     policy = kal.ConfidenceCalibrated(num_classes=3)
     _assert_one_step(kal.HalfAdversarial(attack), policy, dense, size)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

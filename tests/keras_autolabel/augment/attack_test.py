@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -416,7 +414,3 @@ def test_batches_are_checked():
     for wrong, labels, value in ((images, [[0.7, 0.3]], "one-hot"), (255 * images, [0], "255")):
         with pytest.raises(tf.errors.InvalidArgumentError, match=value):
             _attack(network, wrong, labels)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

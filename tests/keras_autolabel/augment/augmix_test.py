@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -103,7 +101,3 @@ def test_a_distance_of_0_keeps_the_precision_of_float_images(photographs):
     labels = tf.zeros([len(images)], tf.int32)
     drawn = AugMix().draw(labels, SEED)._replace(distance=tf.zeros([len(images)]))
     np.testing.assert_array_equal(AugMix().apply(tf.constant(images), labels, drawn).images, images)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -71,7 +69,3 @@ def test_smooth_equals_pillow(size, channels):
     for result, source in zip(actual.numpy(), (image, noise), strict=True):
         expected = np.asarray(as_pillow(source).filter(ImageFilter.SMOOTH))
         np.testing.assert_array_equal(result, expected.reshape(source.shape))
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,7 +1,5 @@
 """What every augmentation promises, ours and a user's own."""
 
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -406,7 +404,3 @@ def test_only_what_is_asked_for_may_break_a_promise_too():
 
     with pytest.raises(AssertionError, match="images must lie"):
         check_augmentation(OnlyInBuckets(), image_shape=(4, 4, 1))
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -227,7 +225,3 @@ def test_eager_equals_graph_equals_dataset(mixed_batch):
     np.testing.assert_array_equal(graph(*batch), eager)
     data = tf.data.Dataset.from_tensor_slices(tuple(batch)).batch(16).map(graph)
     np.testing.assert_array_equal(np.concatenate(list(data.as_numpy_iterator())), eager)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

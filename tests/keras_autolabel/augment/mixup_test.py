@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -107,7 +105,3 @@ def test_partners_on_the_holdout_come_from_all_of_it(examples_per_bucket):
         np.testing.assert_allclose(confidence[n], expected, atol=0.006 if n else 0.002)
     assert alone - confidence[1] > 0.1
     np.testing.assert_array_equal(accuracy, [1.0, 1.0])
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

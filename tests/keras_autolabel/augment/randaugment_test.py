@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -104,7 +102,3 @@ def test_four_channels_go_without_the_operations_that_know_colours(photographs):
     batch = RandAugment(operations=others)(images, labels, seed=SEED)
     # The fourth channel is the first one again, and all others treat channels alike.
     np.testing.assert_array_equal(batch.images[..., 3], batch.images[..., 0])
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))
