@@ -267,7 +267,8 @@ def test_arguments_left_out(cls):
 
 def test_the_last_arguments_in_range_are_taken():
     AugMix(severity=0.1, max_depth=1), AugMix(severity=10.0), Mixup(beta=1e-6), Mixup(beta=1e6)
-    RandAugment(max_magnitude=10.0, num_operations=np.int64(1)), PGD(epsilon=1.0, num_steps=1)
+    RandAugment(max_magnitude=10.0, num_operations=np.int64(1)), RandAugment(max_magnitude=1e-3)
+    PGD(epsilon=1.0, num_steps=1)
     assert AugMix(operations=["rotate"]).operations == ("rotate",)
 
 
