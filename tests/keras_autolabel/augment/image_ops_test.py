@@ -96,7 +96,8 @@ def one_batch(images: np.ndarray, magnitudes: dict) -> tuple:
 def images(request, photographs, digits) -> np.ndarray:
     """Photographs in colour and grey, few pixels, digits, one colour and two."""
     if request.param == "flat":
-        flat = np.full([2, 9, 14, 3], [7, 0, 255], np.uint8)
+        # More than 255 pixels, all or most of the brightest colour, which equalize leaves out.
+        flat = np.full([2, 18, 20, 3], [7, 0, 255], np.uint8)
         flat[1, 2, 1] = [9, 255, 254]
         return flat
     if request.param == "digits":
