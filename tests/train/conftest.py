@@ -1,14 +1,15 @@
 """``python -m train.NAME`` as a user runs it, and one finished run that several tests look at."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 
 ROOT = Path(__file__).parents[2]
@@ -43,20 +44,27 @@ SMALL_RUN = (
 )
 
 
-def from_flags(*arguments: str) -> tuple[object, list[str]]:
-    """What ``python -m train.fit <arguments>`` makes of its flags."""
+@contextlib.contextmanager
+def flags_of_fit(*arguments: str) -> Iterator[list[str]]:
+    """Has the flags of ``python -m train.fit <arguments>``; gives what absl leaves for main."""
     # The import defines the flags, which no two binaries in one process may.
-    from train import command_line, fit
+    from train import fit
 
-    assert fit.FLAGS is flags.FLAGS
     saved = flagsaver.save_flag_values()
     try:
-        flags.FLAGS.unparse_flags()
-        flags.FLAGS(["fit", *arguments])
-        return command_line.settings_from_flags()
+        fit.FLAGS.unparse_flags()
+        yield fit.FLAGS(["fit", *arguments])
     finally:
         flagsaver.restore_flag_values(saved)
-        flags.FLAGS.mark_as_parsed()
+        fit.FLAGS.mark_as_parsed()
+
+
+def from_flags(*arguments: str) -> tuple[object, list[str]]:
+    """What ``python -m train.fit <arguments>`` makes of its flags."""
+    from train import command_line
+
+    with flags_of_fit(*arguments):
+        return command_line.settings_from_flags()
 
 
 @dataclasses.dataclass(frozen=True)
