@@ -528,7 +528,3 @@ def test_workers_import_no_tensorflow():
     """Each imports the module of the command again, and TensorFlow takes seconds."""
     code = "import data.corrupt, sys; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,5 +1,4 @@
 import io
-import sys
 
 import numpy as np
 import pytest
@@ -107,7 +106,3 @@ def test_smaller_images_are_filtered_as_by_pillow(photographs):
     decoded = crops.View(12).of(_encoded(image, "PNG"), 0)
     expected = np.array(Image.fromarray(image).resize((12, 12), Image.Resampling.BICUBIC), float)
     assert np.abs(expected - decoded.numpy()).max() <= 2.0
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -2,7 +2,6 @@ import io
 import re
 import shutil
 import struct
-import sys
 import zlib
 
 import numpy as np
@@ -315,7 +314,3 @@ def test_what_cannot_be_a_data_set_is_refused(folder, change, message):
 def test_a_folder_must_be_named():
     with pytest.raises(ValueError, match="--data_dir"):
         data.load("image_folder")
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

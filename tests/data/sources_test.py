@@ -1,7 +1,5 @@
 """What holds for a split over any source."""
 
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -159,7 +157,3 @@ def test_some_rows_are_selected(either):
     assert len(some) == 3 and some.crop_and_flip == either.crop_and_flip
     np.testing.assert_array_equal(some.labels, either.labels[rows])
     np.testing.assert_array_equal(in_memory(some).images, in_memory(either).images[rows])
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,5 +1,4 @@
 import dataclasses
-import sys
 import time
 
 import numpy as np
@@ -189,7 +188,3 @@ def test_images_of_imagenet_are_cut_to_the_middle(tfds_folder):
     difference = images[0].numpy().astype(int) - original[1:15, 1:15]
     assert np.abs(difference).mean() < 2.0
     assert not train.crop_and_flip and train.image_shape == (14, 14, 3)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

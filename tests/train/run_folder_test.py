@@ -3,7 +3,6 @@ import dataclasses
 import json
 import os
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -221,7 +220,3 @@ def test_one_checkpoint_is_kept_and_none_of_a_loss_that_is_not_finite(tmp_path):
     assert run_folder.Checkpoints(restored, str(tmp_path)).restore() == 2
     for expected, actual in zip(weights, restored.get_weights(), strict=True):
         np.testing.assert_array_equal(actual, expected)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))
