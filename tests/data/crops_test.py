@@ -79,12 +79,10 @@ def test_224_of_256_is_cut_out_as_it_is():
 def test_formats_are_decoded_as_by_pillow(photographs, kind):
     encoded = _encoded(photographs[0], kind)
     expected = np.array(Image.open(io.BytesIO(encoded.numpy())).convert("RGB"), float)
-    decoded = crops.decode_window(
-        encoded, lambda shape: tf.constant([0, 5, 37, 37]), image_size=37, antialias=False
-    )
+    decoded = crops.View(37).of(encoded, 0)
     assert decoded.dtype == tf.uint8
     # Both decode a JPEG by a transform of their own, a level or two apart.
-    assert np.abs(expected[:, 5:42] - decoded.numpy()).mean() < (2.0 if kind == "JPEG" else 0.01)
+    assert np.abs(expected[:, 6:43] - decoded.numpy()).mean() < (2.0 if kind == "JPEG" else 0.01)
 
 
 def test_each_image_has_a_window_of_its_own_and_half_of_them_are_flipped():

@@ -21,6 +21,7 @@ def saved(tmp_path_factory):
     network = linear_network((8, 8, 1), 4, scale=0.1)
     network.save(folder / "plain.keras")
     model = AutoLabelModel(network, None, num_classes=4, label_policy=OneHot())
+    model.compile("sgd")
     model.save(folder / "model.keras")
     model.export(str(folder / "saved_model"), temperature=2.5)
     weights, bias = network.get_weights()
