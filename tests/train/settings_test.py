@@ -85,8 +85,3 @@ def test_each_recipe_makes_sense(recipe):
     settings, given = from_flags(f"--flagfile={recipe}")
     builders.check(settings)
     check_read(settings, given)
-
-
-def test_run_name_tells_methods_and_seeds_apart():
-    settings = Settings(dataset="fashion_mnist", augmentation="mixup", labels="mixup", seed=3)
-    assert settings.run_name() == "fashion_mnist-mixup-mixup-seed3"

@@ -176,24 +176,6 @@ def test_each_augmentation_and_each_policy_trains(augmentation, labels, splits, 
     _check_labels(model, settings, tmp_path)
 
 
-def test_temperature_is_fitted_on_the_holdout_and_exported(splits, linear, tmp_path):
-    rows = run(_settings(temperature_scaling=True), splits, str(tmp_path))
-    exported = tf.saved_model.load(str(tmp_path / "saved_model"))
-    temperature = float(exported.temperature)
-    plain, scaled = rows
-    assert (plain, scaled) == ("test", f"test, T = {temperature:.3f}")
-    # The best temperature of the hold-out: the likelihood falls on both sides of it.
-    logits = exported(splits.holdout.images)["logits"].numpy()
-    nll = [
-        figures_of(splits.holdout.labels, logits / (temperature * factor))["nll"]
-        for factor in (0.98, 1.0, 1.02)
-    ]
-    assert nll[1] < min(nll[0], nll[2])
-    logits = exported(splits.test.images)["logits"].numpy() / temperature
-    assert figures_of(splits.test.labels, logits) == pytest.approx(rows[scaled], abs=1e-4)
-    assert abs(temperature - 1.0) > 0.02
-
-
 def test_another_seed_is_another_order_and_another_augmentation(splits, linear, tmp_path):
     losses = []
     for seed in (0, 1):
