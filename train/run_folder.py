@@ -1,14 +1,12 @@
 """The folder of a run: refused if it is another run's, continued if the run was killed."""
 
-import contextlib
 import csv
 import dataclasses
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from typing import TextIO
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -218,25 +216,30 @@ def table_in(rows: list[dict[str, float]], name: str, shape: tuple[int, ...]) ->
     return np.array([[row[key] for key in keys] for row in rows]).reshape(len(rows), *shape)
 
 
-@contextlib.contextmanager
-def _replacing(path: str) -> Iterator[TextIO]:
-    """A file that takes the place of another once it is whole."""
+def write_csv(path: str, rows: Sequence[dict]) -> None:
+    """Writes a table whole or not at all.
+
+    Args:
+        path: The file.
+        rows: Name of the column -> value; the first row has all columns.
+    """
     temporary = f"{path}.tmp"
     with open(temporary, "w", encoding="utf-8", newline="") as file:
-        yield file
-    os.replace(temporary, path)
-
-
-def write_csv(path: str, rows: Sequence[dict]) -> None:
-    """Writes a table whole or not at all; the first row has all columns."""
-    with _replacing(path) as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+    os.replace(temporary, path)
 
 
 def write_json(path: str, content: dict) -> None:
-    """Writes a JSON file whole or not at all."""
-    with _replacing(path) as file:
+    """Writes a JSON file whole or not at all.
+
+    Args:
+        path: The file.
+        content: What it holds.
+    """
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=2)
         file.write("\n")
+    os.replace(temporary, path)

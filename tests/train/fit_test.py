@@ -185,7 +185,8 @@ def _message(*arguments) -> str:
 def test_mistake_is_one_clear_line_and_leaves_nothing_behind(mistake, tmp_path, monkeypatch):
     arguments, message = MISTAKES[mistake]
     monkeypatch.setattr(training, "train", lambda *_: pytest.fail("training has begun"))
-    assert re.match(f".*{message}", _message(f"--output_dir={tmp_path / 'new'}", *arguments))
+    said = _message("--dataset=digits", f"--output_dir={tmp_path / 'new'}", *arguments)
+    assert re.match(f".*{message}", said)
     assert not (tmp_path / "new").exists()
 
 
@@ -207,9 +208,9 @@ def test_flags_come_from_a_file_and_an_error_of_tensorflow_is_one_line(tmp_path,
 
     monkeypatch.setattr(training, "run", fail)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "flags.cfg").write_text("--seed=3\n--epochs=7", "utf-8")
+    (tmp_path / "flags.cfg").write_text("--dataset=digits\n--seed=3\n--epochs=7", "utf-8")
     assert _message("--flagfile=flags.cfg", "--overwrite", "--labels=one_hot") == "no space"
     ((settings, splits, folder), options) = called[0]
-    assert settings == Settings(seed=3, epochs=7, labels="one_hot")
+    assert settings == Settings(dataset="digits", seed=3, epochs=7, labels="one_hot")
     assert splits.counts() == {"train": 1248, "holdout": 249, "test": 300}
     assert folder == "runs/digits-augmix-one_hot-seed3" and options == {"overwrite": True}

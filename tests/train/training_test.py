@@ -98,7 +98,7 @@ def test_killed_run_ends_as_if_it_had_not_been_killed(finished_run, tmp_path):
 def test_each_draw_of_a_run_that_goes_on_is_that_of_a_whole_run(
     splits, linear, tmp_path, monkeypatch
 ):
-    settings = _settings(augmentation="pgd", labels="autolabel", epochs=3)
+    settings = _settings(augmentation="mixup", labels="mixup", epochs=2)
     save = run_folder.Checkpoints.on_epoch_end
 
     def save_and_die(self, epoch, logs=None):
