@@ -99,8 +99,11 @@ def test_grey_becomes_rgb():
     np.testing.assert_array_equal(decoded, image[..., np.newaxis].repeat(3, axis=-1))
 
 
-def test_smaller_images_are_filtered_as_by_pillow(photographs):
-    image = photographs[3][:, :37]
-    decoded = crops.View(12).of(_encoded(image, "PNG"), 0)
+def test_smaller_images_are_filtered_as_by_pillow_or_not_at_all(photographs):
+    image = photographs[3][:36, :36]
+    png = _encoded(image, "PNG")
+    # The middle of three pixels is one of them.
+    np.testing.assert_array_equal(crops.View(12, antialias=False).of(png, 0), image[1::3, 1::3])
+    decoded = crops.View(12).of(png, 0)
     expected = np.array(Image.fromarray(image).resize((12, 12), Image.Resampling.BICUBIC), float)
     assert np.abs(expected - decoded.numpy()).max() <= 2.0
