@@ -27,8 +27,8 @@ MISTAKES = {
         "/nowhere/cifar10.* tfds build cifar10",
     ),
     "too many examples": (["--train_examples=5000"], "Received: 5000"),
-    "batch too large": (["--batch_size=3001"], "--batch_size=3001 .*3000 training images"),
-    "network does not fit": (["--network=resnet50"], "at least 32 pixels.*28, 28, 1"),
+    "batch too large": (["--batch_size=1249"], "--batch_size=1249 .*1248 training images"),
+    "network does not fit": (["--network=resnet50"], "at least 32 pixels.*16, 16, 1"),
 }
 
 
