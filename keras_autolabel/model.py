@@ -108,6 +108,7 @@ class AutoLabelModel(keras.Model):
         self.value_range = tuple(value_range)
         self.classifier = OnUnitImages(network, self.value_range)
         self.seed = int(seed)
+        self.given_loss = None
         # Steps so far; the optimizer's count stands still while gradients are accumulated.
         self.draws = self.add_weight(
             name="draws",
@@ -174,8 +175,12 @@ class AutoLabelModel(keras.Model):
 
     def get_compile_config(self) -> dict:
         """The arguments of ``compile``."""
+        config = super().get_compile_config()
+        if not config:
+            # There is none before compile.
+            return config
         loss = self.given_loss and keras.utils.serialize_keras_object(self.given_loss)
-        return {**super().get_compile_config(), "loss": loss}
+        return {**config, "loss": loss}
 
     def compile_from_config(self, config: dict) -> None:
         """Compiles as ``get_compile_config`` describes."""

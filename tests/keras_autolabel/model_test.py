@@ -209,6 +209,18 @@ def test_saved_models_carry_weights_table_loss_and_optimizer(tmp_path, loss):
         assert int(one.optimizer.iterations) == int(one.draws) == 4
 
 
+def test_a_model_that_was_never_compiled_is_saved_and_asks_to_be_compiled(tmp_path):
+    model = _model(Dimming())
+    model.label_policy.confidence.assign([0.9, 0.6, 0.4])
+    model.save(tmp_path / "model.keras")
+    copy = keras.models.load_model(tmp_path / "model.keras")
+    _assert_weights(copy, model.network.get_weights(), atol=0)
+    np.testing.assert_array_equal(copy.label_policy.confidence, np.float32([0.9, 0.6, 0.4]))
+    for one in (model, copy):
+        with pytest.raises((RuntimeError, ValueError), match="compile"):
+            one.fit(IMAGES, LABELS, verbose=0)
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
