@@ -210,7 +210,7 @@ def test_saved_models_carry_weights_table_loss_and_optimizer(tmp_path, loss):
 
 
 def test_a_model_that_was_never_compiled_is_saved_and_asks_to_be_compiled(tmp_path):
-    model = _model(Dimming())
+    model = AutoLabelModel(linear_network(SHAPE, 3), Dimming(), num_classes=3)
     model.label_policy.confidence.assign([0.9, 0.6, 0.4])
     model.save(tmp_path / "model.keras")
     copy = keras.models.load_model(tmp_path / "model.keras")
