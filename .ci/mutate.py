@@ -45,7 +45,7 @@ COVERED_BY = {
     "augment/attack": ("augment/pgd",),
     "augment/blend_ops": ("augment/image_ops", "augment/randaugment"),
     "augment/cutmix": ("augment/contract",),
-    "augment/image_ops": (),
+    "augment/image_ops": ("augment/augmix", "augment/blend_ops", "augment/randaugment"),
     "augment/mixup": ("augment/contract",),
     "augment/pgd": ("augment/contract", "policies"),
     "augment/randaugment": ("augment/contract",),
