@@ -183,6 +183,7 @@ def test_xla_compiles_it_or_it_is_refused_by_name(augmentation):
             model.compile("sgd", jit_compile=True)
         return
 
+    model.compile("sgd", jit_compile=True)
     # XLA's random numbers are others.
     batch = tf.function(augmentation, jit_compile=True)(IMAGES, LABELS, seed=SEED)
     np.testing.assert_array_equal(batch.labels, LABELS)
