@@ -45,7 +45,7 @@ COVERED_BY = {
     "augment/attack": ("augment/pgd",),
     "augment/blend_ops": ("augment/image_ops", "augment/randaugment"),
     "augment/cutmix": ("augment/contract",),
-    "augment/image_ops": (),
+    "augment/image_ops": ("augment/augmix", "augment/blend_ops", "augment/randaugment"),
     "augment/mixup": ("augment/contract",),
     "augment/pgd": ("augment/contract", "policies"),
     "augment/randaugment": ("augment/contract",),
@@ -230,9 +230,16 @@ class ChangedFile(importlib.machinery.SourceFileLoader):
     def __init__(self, module: str, source: str):
         super().__init__(f"{PACKAGE}.{module.replace('/', '.')}", str(path_of(module)))
         self.source = source
-        # AutoGraph asks for the source too; without a time, linecache keeps what it is given.
-        lines = source.splitlines(keepends=True)
-        linecache.cache[self.path] = (len(source), None, lines, self.path)
+        # AutoGraph asks for the source too, and has it read from the file again.
+        read_file, lines = linecache.updatecache, source.splitlines(keepends=True)
+
+        def updatecache(filename, module_globals=None):
+            if filename != self.path:
+                return read_file(filename, module_globals)
+            linecache.cache[filename] = (len(source), None, lines, filename)
+            return lines
+
+        linecache.updatecache = updatecache
 
     def find_spec(self, name, path=None, target=None):
         """The spec of that module, none for all others."""
