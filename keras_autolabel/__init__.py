@@ -9,11 +9,7 @@ from keras_autolabel.augment.pgd import PGD, HalfAdversarial
 from keras_autolabel.augment.randaugment import RandAugment
 from keras_autolabel.augment.soft_crop import SoftCrop
 from keras_autolabel.batch import AugmentedBatch
-from keras_autolabel.calibration import (
-    ExpectedCalibrationError,
-    TemperatureScaling,
-    expected_calibration_error,
-)
+from keras_autolabel.calibration import TemperatureScaling, expected_calibration_error
 from keras_autolabel.callbacks import AutoLabel, LabelEpoch
 from keras_autolabel.labels import (
     ConfidenceCalibrated,
@@ -26,6 +22,7 @@ from keras_autolabel.labels import (
     update_confidence,
 )
 from keras_autolabel.losses import SoftTargetLoss, soft_target_crossentropy
+from keras_autolabel.metrics import ExpectedCalibrationError
 from keras_autolabel.model import AutoLabelModel
 from keras_autolabel.version import __version__
 

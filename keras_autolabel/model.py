@@ -21,7 +21,6 @@ from keras_autolabel.batch import (
     refused_in_one_line,
     to_float,
 )
-from keras_autolabel.calibration import ExpectedCalibrationError
 from keras_autolabel.checks import (
     check_arguments,
     check_augmentation,
@@ -35,6 +34,7 @@ from keras_autolabel.distribution import ONE_FOR_ALL_REPLICAS, replica_seed
 from keras_autolabel.export import save_for_serving
 from keras_autolabel.labels import LabelTable, OneHot
 from keras_autolabel.losses import SoftTargetLoss
+from keras_autolabel.metrics import CalibrationMetric
 from keras_autolabel.network import OnUnitImages, check_construction, check_outputs
 from keras_autolabel.probability import ProbabilityModel
 from keras_autolabel.progress import LabelLogs
@@ -164,7 +164,7 @@ class AutoLabelModel(keras.Model):
                 "or augment in the dataset, by dataset_transform."
             )
         for metric in [*(metrics or []), *(kwargs.get("weighted_metrics") or [])]:
-            if isinstance(metric, ExpectedCalibrationError) and metric.from_logits is None:
+            if isinstance(metric, CalibrationMetric) and metric.from_logits is None:
                 metric.from_logits = True
         self.given_loss = None if isinstance(loss, SoftTargetLoss) else loss
         loss = self.given_loss or SoftTargetLoss(_LabelsOf(self.label_policy))

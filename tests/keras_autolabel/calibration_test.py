@@ -3,11 +3,26 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow import keras
+from scipy.integrate import trapezoid
+from scipy.optimize import brentq
+from scipy.stats import bootstrap
+from sklearn.metrics import brier_score_loss
 
-from keras_autolabel import AutoLabelModel, ExpectedCalibrationError, expected_calibration_error
-from keras_autolabel.calibration import calibration_of, calibration_sums
-from tests.conftest import linear_network, numpy_calibration, numpy_softmax
+from keras_autolabel import ExpectedCalibrationError, expected_calibration_error
+from keras_autolabel.calibration import (
+    adaptive_ece,
+    binned_ece,
+    bootstrap_interval,
+    brier_decomposition,
+    calibration_of,
+    calibration_sums,
+    classwise_ece,
+    confidence_gap,
+    debiased_ece,
+    noise_floor,
+    smooth_ece,
+)
+from tests.conftest import numpy_calibration, numpy_softmax
 
 
 @pytest.fixture(scope="module")
@@ -163,74 +178,216 @@ def test_rows_sum_to_1_as_well_as_their_precision_allows(dtype, passes, refused)
             expected_calibration_error([0, 0], tf.cast([row, [0.5, 0.5]], dtype))
 
 
-# --- the metric -----------------------------------------------------------------------------------
+# --- functions of confidences and of what is right ------------------------------------------------
 
 
-def test_metric_in_batches_equals_one_shot(predictions):
+def _waves(examples=2000):
+    """Confidences in [0.3, 1] without a tie, now too sure and now too unsure by up to 0.18."""
+    number = np.arange(examples)
+    confidence = 0.3 + 0.7 * ((number * (np.sqrt(5) - 1) / 2) % 1)
+    share = confidence + 0.15 * np.sin(12 * confidence) - 0.03
+    return confidence, (number * np.sqrt(2)) % 1 < share
+
+
+def test_errors_equal_those_of_uncertainty_calibration():
+    """Version 0.1.4, whose authors are Kumar, Liang & Ma: get_ece, get_ece_em, the marginal l1."""
+    confidence, correct = _waves()
+    assert binned_ece(confidence, correct) == pytest.approx(0.10607584375715383, rel=1e-12)
+    assert adaptive_ece(confidence, correct) == pytest.approx(0.11065050979998093, rel=1e-12)
+    ten = adaptive_ece(confidence, correct, num_bins=10)
+    assert ten == pytest.approx(0.10548723048136091, rel=1e-12)
+    number = np.arange(2000)
+    logits = 2.5 * np.sin(np.outer(number + 1, np.sqrt([1, 2, 3, 5])))
+    truth = np.cumsum(numpy_softmax(0.7 * logits), axis=1)
+    labels = ((number * np.sqrt(7) % 1)[:, np.newaxis] > truth).sum(axis=1)
+    probabilities = numpy_softmax(logits)
+    # In float32, of which check_predictions makes the probabilities.
+    expected = pytest.approx(0.058637456812289886, abs=1e-7)
+    assert classwise_ece(labels, probabilities) == expected
+    assert classwise_ece(np.eye(4)[labels], probabilities) == expected
+
+
+def test_equal_confidences_share_a_bin_of_equal_mass():
+    # Halves at 0.5 would tear the sevens apart: |0.6 - 1| + |3 * 0.7 - 1| = 1.5.
+    for order in (slice(None), slice(None, None, -1)):
+        confidence = np.array([0.6, 0.7, 0.7, 0.7])[order]
+        correct = np.array([1, 1, 0, 0])[order]
+        error = adaptive_ece(confidence, correct, num_bins=2)
+        assert error == pytest.approx(1.5 / 4)
+    assert adaptive_ece([0.25, 1.0], [0, 1], num_bins=15) == 0.125
+
+
+def test_binned_ece_and_gap_equal_the_paper(predictions):
     labels, probabilities = predictions
-    metric = ExpectedCalibrationError()
-
-    @tf.function
-    def update(labels, probabilities):
-        metric.update_state(labels, probabilities)
-
-    for start in range(0, 10_000, 999):
-        update(labels[start : start + 999], probabilities[start : start + 999])
-    expected = numpy_calibration(labels, probabilities)[0]
-    np.testing.assert_allclose(metric.result(), expected, atol=1e-6)
-    metric.reset_state()
-    assert float(metric.result()) == 0.0
-    metric.update_state(labels[:100], probabilities[:100])
-    expected = numpy_calibration(labels[:100], probabilities[:100])[0]
-    np.testing.assert_allclose(metric.result(), expected, atol=1e-6)
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    for num_bins in (1, 10, 15):
+        ece, conf, acc = numpy_calibration(labels, probabilities, num_bins)
+        # The same bins as the sums, for confidences on an edge too.
+        assert binned_ece(confidence, correct, num_bins=num_bins) == pytest.approx(ece, abs=1e-12)
+    assert confidence_gap(confidence, correct) == pytest.approx(conf - acc, abs=1e-12)
+    edges = (np.arange(16) / 15).astype(np.float32)
+    correct = np.arange(16) % 2
+    sums = calibration_sums(*_binary(1 - correct, edges))
+    on_edges = calibration_of(sums)[0][0]
+    assert binned_ece(edges, 1 - correct) == pytest.approx(float(on_edges), abs=1e-6)
 
 
-def test_metric_with_sample_weight_equals_repeated_rows(predictions):
-    labels, probabilities = (part[:1000] for part in predictions)
-    weight = np.random.default_rng(4).integers(4, size=1000)
-    metric = ExpectedCalibrationError()
-    for rows in (slice(0, 300), slice(300, 1000)):
-        metric.update_state(labels[rows], probabilities[rows], sample_weight=weight[rows])
-    repeated = np.repeat(labels, weight), np.repeat(probabilities, weight, axis=0)
-    np.testing.assert_allclose(metric.result(), numpy_calibration(*repeated)[0], atol=1e-6)
+@pytest.mark.parametrize(("examples", "tolerance"), [(100, 0.08), (1000, 0.03), (10_000, 0.03)])
+def test_noise_floor_is_the_mean_ece_of_drawn_labels(examples, tolerance):
+    rng = np.random.default_rng(0)
+    logits = 2.0 * rng.normal(size=[examples, 10])
+    for sharpness in (1.0, 3.0, 10.0):
+        confidence = numpy_softmax(sharpness * logits).max(axis=1)
+        eces = [binned_ece(confidence, rng.random(examples) < confidence) for _ in range(1000)]
+        # A mean over this many draws is known to 1 %.
+        assert noise_floor(confidence) == pytest.approx(np.mean(eces), rel=tolerance)
 
 
-@pytest.mark.parametrize("from_logits", [True, False, None])
-def test_metric_under_fit_and_evaluate(digits, from_logits):
-    images, labels = digits
-    network = linear_network((8, 8, 1), 10, scale=0.2)
-    inputs = images / np.float32(255)
-    weights, bias = network.get_weights()
-    probabilities = numpy_softmax(inputs.reshape(len(inputs), -1) @ weights + bias)
-    expected = numpy_calibration(labels, probabilities)[0]
-    metrics = [ExpectedCalibrationError(from_logits=from_logits)]
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits is True)
-    if from_logits is None:
-        # Compiled into the model, the metric learns that it is given logits.
-        model, loss = AutoLabelModel(network, num_classes=10), None
-    else:
-        softmax = [] if from_logits else [keras.layers.Softmax()]
-        model = keras.Sequential([network, *softmax])
-    # The learning rate is 0, so that both epochs end with the same network.
-    model.compile(keras.optimizers.SGD(0.0), loss, metrics=metrics)
-    history = model.fit(inputs, labels, batch_size=64, epochs=2, verbose=0).history
-    np.testing.assert_allclose(history["ece"], [expected, expected], atol=1e-5)
-    ece = model.evaluate(inputs, labels, batch_size=50, verbose=0, return_dict=True)["ece"]
-    np.testing.assert_allclose(ece, expected, atol=1e-5)
+def test_debiased_ece_is_nearer_to_a_known_truth():
+    """Its docstring's figures, in small: all confidences are the same shift too high."""
+    rng = np.random.default_rng(0)
+    for shift, bias_before, bias_after in ((0.0, 0.02, 0.01), (0.03, 0.01, 0.005)):
+        before, after = [], []
+        for _ in range(200):
+            confidence = 0.4 + 0.6 * rng.random(1000)
+            correct = rng.random(1000) < confidence - shift
+            before.append(binned_ece(confidence, correct) - shift)
+            after.append(debiased_ece(confidence, correct) - shift)
+            floor = noise_floor(confidence)
+            squares = max((before[-1] + shift) ** 2 - floor**2, 0.0)
+            assert after[-1] + shift == pytest.approx(np.sqrt(squares), abs=1e-12)
+        assert np.mean(before) > bias_before
+        assert abs(np.mean(after)) < bias_after
 
 
-def test_metric_config_round_trip():
-    metric = ExpectedCalibrationError(10, from_logits=True, name="calibration")
-    copy = keras.utils.deserialize_keras_object(keras.utils.serialize_keras_object(metric))
-    assert (copy.num_bins, copy.from_logits, copy.name) == (10, True, "calibration")
-    assert ExpectedCalibrationError().get_config()["from_logits"] is None
+def _dense_smooth_ece(confidence, correct):
+    """smECE by the sum of the kernels themselves and SciPy's root."""
+    grid = np.linspace(0.0, 1.0, 1001)
+
+    def error(sigma):
+        # Images of each residual by the mirrors at 0 and 1, again and again.
+        images = [sign * confidence + 2 * n for n in range(-3, 4) for sign in (1, -1)]
+        kernels = sum(
+            np.exp(-0.5 * ((grid[:, np.newaxis] - image) / sigma) ** 2) for image in images
+        )
+        height = kernels @ (correct - confidence) / (len(correct) * sigma * np.sqrt(2 * np.pi))
+        return trapezoid(np.abs(height), grid)
+
+    return brentq(lambda sigma: error(sigma) - sigma, 1e-3, 1.0, xtol=1e-9)
 
 
-@pytest.mark.parametrize("num_bins", [0, 1.5])
-def test_metric_refuses(num_bins):
-    with pytest.raises(ValueError, match=f"num_bins={num_bins}"):
-        ExpectedCalibrationError(num_bins)
-    assert ExpectedCalibrationError(1).num_bins == 1
+def test_smooth_ece_equals_relplot_and_its_formula():
+    confidence, correct = _waves()
+    # relplot 1.0.3, smECE: on a mesh of 200, 2,000 and 20,000 points 0.08281, 0.08259, 0.08256; it
+    # looks for the width in steps of 2^-10.
+    error = smooth_ece(confidence, correct)
+    assert error == pytest.approx(0.0826, abs=2e-4)
+    assert error == pytest.approx(_dense_smooth_ece(confidence, correct), abs=1e-5)
+    confidence, correct = confidence[:60] ** 0.1, correct[:60]
+    expected = _dense_smooth_ece(confidence, correct)
+    assert expected > 0.1 and smooth_ece(confidence, correct) == pytest.approx(expected, abs=1e-5)
+    assert smooth_ece([1.0, 0.0], [1, 0]) < 1e-6
+
+
+def test_brier_decomposition_adds_up_to_scikit_learns_score_of_the_bins(predictions):
+    labels, probabilities = predictions
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    correct = probabilities.argmax(axis=1) == labels
+    for num_bins in (1, 7, 15):
+        bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+        means = {r: confidence[bins == r].mean() for r in set(bins)}
+        binned = np.array([means[r] for r in bins])
+        parts = brier_decomposition(confidence, correct, num_bins=num_bins)
+        reliability, resolution, uncertainty = parts
+        score = brier_score_loss(correct, binned)
+        assert reliability - resolution + uncertainty == pytest.approx(score, rel=1e-9)
+        assert uncertainty == pytest.approx(correct.var(), rel=1e-12)
+        best = np.array([correct[bins == r].mean() for r in bins])
+        assert resolution == pytest.approx(best.var(), abs=1e-12)
+    # Two bins: (0.625, 0.5, weight 2/3) and (0.25, 0, 1/3); Acc 1/3.
+    parts = brier_decomposition([0.5, 0.75, 0.25], [1, 0, 0], num_bins=2)
+    assert parts == pytest.approx((2 / 3 / 64 + 1 / 3 / 16, 2 / 3 / 36 + 1 / 3 / 9, 2 / 9))
+
+
+def test_bootstrap_interval_equals_scipys():
+    confidence, correct = _waves(500)
+    _, better = _waves(700)
+    better = better[200:]
+    for statistic, first, second in (
+        (np.mean, [correct], None),
+        (confidence_gap, [confidence, correct], None),
+        (debiased_ece, [confidence, correct], None),
+        (confidence_gap, [confidence, correct], [np.sqrt(confidence), better]),
+    ):
+        if second is None:
+            arrays, whole = first, statistic
+        else:
+            arrays = first + second
+
+            def whole(a, b, c, d, statistic=statistic):
+                return statistic(a, b) - statistic(c, d)
+
+        scipys = bootstrap(
+            arrays,
+            whole,
+            vectorized=False,
+            paired=True,
+            method="percentile",
+            n_resamples=1000,
+            confidence_level=0.9,
+            random_state=np.random.default_rng(1),
+        )
+        expected = scipys.confidence_interval
+        width = expected.high - expected.low
+        found = bootstrap_interval(statistic, first, second, level=0.9, num_draws=1000)
+        np.testing.assert_allclose(found, expected, atol=0.1 * width)
+        assert found == bootstrap_interval(statistic, first, second, level=0.9, num_draws=1000)
+        assert found != bootstrap_interval(
+            statistic, first, second, level=0.9, num_draws=1000, seed=1
+        )
+
+
+def test_bootstrap_takes_whole_rows_of_examples():
+    # Each row is the same number: a mean over columns is it again.
+    rows = np.repeat(np.arange(10.0)[:, np.newaxis], 3, axis=1)
+    found = bootstrap_interval(lambda x: x[:, 2].mean() - x[:, 0].mean(), [rows], num_draws=20)
+    assert found == (0.0, 0.0)
+    # What two models have in common cancels.
+    assert bootstrap_interval(np.mean, [rows[:, 0] + 2.0], [rows[:, 0]], num_draws=20) == (
+        pytest.approx((2.0, 2.0))
+    )
+
+
+ERRORS = (binned_ece, debiased_ece, confidence_gap, adaptive_ece, smooth_ece, brier_decomposition)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
+def test_errors_of_pairs(error):
+    assert np.isnan(error([np.nan, 0.5], [1, 0])).any()
+    for confidence, correct, value in (
+        ([1.5, 0.5], [1, 0], "1.5"),
+        ([-0.25, 0.5], [1, 0], "-0.25"),
+        ([0.5, 0.5], [3, 1], "3"),
+        ([0.5, 0.5], [1], r"\(2,\), \(1,\)"),
+        ([[0.5, 0.5]], [[1, 0]], r"\(1, 2\)"),
+        ([], [], r"\(0,\)"),
+    ):
+        with pytest.raises(ValueError, match=value):
+            error(confidence, correct)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "value"),
+    [
+        (([1.0], [1.0, 0.0]), {}, r"\[1, 2\]"),
+        (([],), {}, r"\[0\]"),
+        (([1.0],), {"level": 95}, "level=95"),
+        (([1.0],), {"num_draws": 0}, "num_draws=0"),
+    ],
+)
+def test_bootstrap_refuses(arrays, options, value):
+    with pytest.raises(ValueError, match=value):
+        bootstrap_interval(np.mean, arrays, **options)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ PACKAGE = [path for path in SOURCES if path.is_relative_to(ROOT / "keras_autolab
 # Inside the package imports run upwards only: a module imports what stands before it. What is
 # in one folder may import its neighbours, in no circle.
 ORDER = (
-    *("version", "buckets", "batch", "calibration", "labels", "distribution", "losses"),
-    *("augment", "checks", "export", "network", "probability", "progress", "model"),
-    *("callbacks", "testing", "plots"),
+    *("version", "buckets", "batch", "calibration", "ranking", "metrics", "labels"),
+    *("distribution", "losses", "augment", "checks", "export", "network", "probability"),
+    *("progress", "model", "callbacks", "testing", "plots"),
 )
 # Methods of named tuples: public in spite of their names.
 NAMED_TUPLE = {"_replace", "_asdict", "_fields", "_make"}
