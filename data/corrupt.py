@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--skip_unreadable", action="store_true", help="leave out files that are no image"
     )
-    parser.add_argument("--download", action="store_true", help="let TFDS download the data, once")
+    parser.add_argument("--download", action="store_true", help="fetch the data, once")
     return parser
 
 

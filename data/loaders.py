@@ -4,32 +4,19 @@
 
 Example:
     >>> list(DATASETS)
-    ['digits', 'fashion_mnist', 'cifar10', 'cifar100', 'imagenet2012', 'image_folder']
+    ['fashion_mnist_small', 'digits', 'fashion_mnist', 'cifar10', 'cifar100', 'imagenet2012', \
+'image_folder']
 """
 
 import functools
-import gzip
-import os
 from collections.abc import Callable
 
 import numpy as np
 
+from data.fashion_mnist import load_fashion_mnist, load_fashion_mnist_small
 from data.options import Options, Parts
 from data.splits import TEST_SEED, Split, Splits, in_memory, split_off
 
-FASHION_MNIST_DIR = "/usr/share/datasets/fashion-mnist"
-FASHION_MNIST_CLASSES = (
-    "T-shirt/top",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
 # Data sets whose images come in any size.
 RESIZED = ("imagenet2012", "image_folder")
 
@@ -59,12 +46,12 @@ def load(
         seed: Seed of the splits.
         train_examples: Training images to keep; None: all that are not held out.
         holdout_examples: Size of the hold-out; None: a sixth of the training images, at most
-            5,000, of ``imagenet2012`` 10,000.
+            5,000, of ``imagenet2012`` 10,000; of ``fashion_mnist_small`` a quarter, 1,000.
         crop_and_flip: Whether training images are cropped at random and flipped. None: as is
             published, that is for ``cifar10``, ``cifar100`` and ``imagenet2012``.
         image_size: Side of the images of ``imagenet2012`` and ``image_folder`` in pixels; None:
             224. Other data sets have a size of their own.
-        download: Whether TFDS may download and prepare what is missing.
+        download: Whether TFDS, for ``fashion_mnist`` Keras, may fetch what is missing.
         skip_unreadable: ``image_folder``: whether files that are no readable image are left out.
 
     Returns:
@@ -75,10 +62,11 @@ def load(
             damaged, or more examples are asked for than there are.
         FileNotFoundError: If files are missing; says which, and how to get them.
         ImportError: If TFDS is needed and not installed.
+        OSError: If a download failed.
 
     Example:
-        >>> load("digits", train_examples=500).counts()
-        {'train': 500, 'holdout': 249, 'test': 300}
+        >>> load("fashion_mnist_small").counts()
+        {'train': 3000, 'holdout': 1000, 'test': 2000}
     """
     if name not in DATASETS:
         raise ValueError(f"Unknown data set; known: {', '.join(DATASETS)}. Received: {name!r}")
@@ -88,12 +76,12 @@ def load(
             f"Received: image_size={image_size} for {name}"
         )
     options = Options(data_dir, crop_and_flip, image_size, download, skip_unreadable)
-    source, train, test, class_names, most_held_out = DATASETS[name](options)
-    size = min(len(train) // 6, most_held_out) if holdout_examples is None else holdout_examples
-    train, holdout = split_off(train, size, seed=seed, what="hold-out")
+    parts = DATASETS[name](options)
+    size = parts.default_holdout() if holdout_examples is None else holdout_examples
+    train, holdout = split_off(parts.train, size, seed=seed, what="hold-out")
     if train_examples is not None and train_examples != len(train):
         _, train = split_off(train, train_examples, seed=seed + 1, what="training")
-    return Splits(name, source, train, in_memory(holdout), test, class_names)
+    return Splits(name, parts.source, train, in_memory(holdout), parts.test, parts.class_names)
 
 
 def _digits(options: Options) -> Parts:
@@ -109,46 +97,6 @@ def _digits(options: Options) -> Parts:
     train, test = split_off(everything, 300, seed=TEST_SEED, what="test")
     source = "scikit-learn load_digits, 8x8 brought to 16x16"
     return Parts(source, train, test, tuple(str(name) for name in digits.target_names))
-
-
-def _fashion_mnist(options: Options) -> Parts:
-    """Fashion-MNIST (Xiao et al., 2017), 28×28 grey, out of its four idx.gz files."""
-    folder = options.data_dir or FASHION_MNIST_DIR
-    parts = {}
-    for part, prefix in (("train", "train"), ("test", "t10k")):
-        images = _read_idx(folder, f"{prefix}-images-idx3-ubyte.gz", offset=16)
-        labels = _read_idx(folder, f"{prefix}-labels-idx1-ubyte.gz", offset=8)
-        if images.size != labels.size * 28 * 28:
-            raise ValueError(
-                f"The {prefix} files in {folder} do not fit each other: "
-                f"{labels.size} labels, {images.size} pixels."
-            )
-        if not labels.size or labels.max() >= len(FASHION_MNIST_CLASSES):
-            raise ValueError(
-                f"The {prefix} files in {folder} are not those of Fashion-MNIST, which has labels "
-                f"from 0 to 9: {labels.size} labels, up to {labels.max(initial=0)}."
-            )
-        parts[part] = Split(
-            images.reshape(-1, 28, 28, 1), labels.astype(np.int32), options.crops(published=False)
-        )
-    source = f"Fashion-MNIST from {folder}"
-    return Parts(source, parts["train"], parts["test"], FASHION_MNIST_CLASSES)
-
-
-def _read_idx(folder: str, filename: str, *, offset: int) -> np.ndarray:
-    path = os.path.join(folder, filename)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"{path} is missing. Fashion-MNIST needs train- and t10k-, each with "
-            "images-idx3-ubyte.gz and labels-idx1-ubyte.gz, in one folder: install Debian's "
-            "package dataset-fashion-mnist (apt-get install dataset-fashion-mnist), or put the "
-            "files into a folder and name it with --data_dir."
-        )
-    try:
-        with gzip.open(path) as file:
-            return np.frombuffer(file.read(), np.uint8, offset=offset)
-    except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); get it again.") from error
 
 
 # These import TensorFlow, which takes seconds, and so they are imported when they are needed.
@@ -171,8 +119,9 @@ def _image_folder(options: Options) -> Parts:
 
 
 DATASETS: dict[str, Callable[[Options], Parts]] = {
+    "fashion_mnist_small": load_fashion_mnist_small,
     "digits": _digits,
-    "fashion_mnist": _fashion_mnist,
+    "fashion_mnist": load_fashion_mnist,
     "cifar10": functools.partial(_cifar, "cifar10"),
     "cifar100": functools.partial(_cifar, "cifar100"),
     "imagenet2012": _imagenet2012,

@@ -29,11 +29,17 @@ class Parts(NamedTuple):
         train: The training images, those of the hold-out included.
         test: The test images.
         class_names: Names of the K classes.
-        most_held_out: The default hold-out is a sixth of the training images, at most so many.
+        one_held_out_of: The default hold-out is one of so many training images,
+        most_held_out: and at most so many.
     """
 
     source: str
     train: Split
     test: Split
     class_names: tuple[str, ...]
+    one_held_out_of: int = 6
     most_held_out: int = 5000
+
+    def default_holdout(self) -> int:
+        """Size of the hold-out where none is asked for."""
+        return min(len(self.train) // self.one_held_out_of, self.most_held_out)

@@ -31,8 +31,9 @@ class Settings:
     """What a run depends on."""
 
     dataset: str = setting(
-        "digits",
-        "The images. Those of image_folder become RGB, grey ones too.",
+        "fashion_mnist_small",
+        "The images; fashion_mnist_small and digits come along. Those of image_folder become RGB, "
+        "grey ones too.",
         enum_values=list(data.DATASETS),
     )
     data_dir: str | None = setting(None, "Folder with the files of the data set.")
@@ -42,7 +43,7 @@ class Settings:
     holdout_examples: int | None = setting(
         None,
         "Images that guide the labels, taken from the training images; a sixth, at most 5,000 (of "
-        "imagenet2012 10,000).",
+        "imagenet2012 10,000; of fashion_mnist_small a quarter, 1,000).",
         lower_bound=2,
     )
     crop_and_flip: bool | None = setting(
