@@ -34,7 +34,7 @@ from train.methods import GROUPS, METHODS, method_names
 from train.settings import FIELDS, Settings, is_read
 
 # What a comparison does otherwise than a single run; docs/results.md says why.
-DEFAULTS = {"epochs": 15, "l2": 1e-4, "examples_per_bucket": 200}
+DEFAULTS = {"epochs": 20, "l2": 1e-4, "examples_per_bucket": 200}
 # Set for each network by the comparison itself.
 OWN = ("augmentation", "labels", "temperature_scaling")
 

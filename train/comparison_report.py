@@ -52,50 +52,57 @@ class Finding:
     cost: float
     with_temperature: tuple[float, float]
 
+    def title(self) -> str:
+        """What is held against what."""
+        return f"{METHODS[self.method].title} against {METHODS[self.rival].title}"
+
     def change(self) -> str:
-        """In a few words: from where to where."""
-        share = (self.ours - self.theirs) / self.theirs if self.theirs else math.nan
+        """From where to where, in points and by which share."""
         return (
             f"{100 * self.theirs:.1f} → {100 * self.ours:.1f} points with "
-            f"{METHODS[self.rival].title} ({100 * share:+.0f} %)".replace("-", "−")
+            f"{METHODS[self.rival].title} ({_share(self)})"
         )
 
     def verdict(self) -> str:
         """Whether it is more than noise."""
         if abs(self.ours - self.theirs) <= self.images:
             return "within the noise of the test images"
-        if self.seeds.count > 1 and self.seeds.is_clear:
-            return "more than noise, over test images and over seeds"
-        if self.seeds.count > 1 and self.same_way == self.seeds.count:
-            return (
-                f"more than the choice of test images explains, and the same way with each of "
-                f"{self.seeds.count} seeds; so few seeds cannot say how far others would scatter"
-            )
         if self.seeds.count == 1:
+            return "more than the choice of test images explains; one seed says nothing of others"
+        if self.seeds.is_clear:
+            return "more than noise, over test images and over seeds"
+        if self.same_way == self.seeds.count:
             return (
-                "more than the choice of test images explains; one seed says nothing of others"
+                "more than the choice of test images explains, and the same way with each of "
+                f"{self.seeds.count} seeds, which are too few to say how others would scatter"
             )
         return "more than the choice of test images explains, but within the noise between seeds"
 
-    def sentence(self) -> str:
-        """All of it."""
-        low, high = (
-            100 * (self.ours - self.theirs + sign * self.images) for sign in (-1.0, 1.0)
-        )
-        ends = f" and {_points(self.seeds.low)} to {_points(self.seeds.high)} over seeds"
-        if self.seeds.count == 1:
-            ends = ""
+    def details(self) -> str:
+        """By how much, and at what cost."""
+        low, high = (100 * (self.ours - self.theirs + sign * self.images) for sign in (-1.0, 1.0))
+        over_seeds = f", {_points(self.seeds.low)} to {_points(self.seeds.high)} over seeds"
         clean, augmented = (f"{100 * x:.1f}" for x in self.with_temperature)
         return (
-            f"{METHODS[self.method].title} against {METHODS[self.rival].title}: "
-            f"{100 * self.ours:.1f} instead of {100 * self.theirs:.1f} points of calibration error "
-            f"on corrupted images; 95 % interval of the difference {_signed(low)} to "
-            f"{_signed(high)} over test images{ends}: {self.verdict()}. Accuracy "
-            f"{_points(self.accuracy)} points on clean and {_points(self.corrupted_accuracy)} on "
-            f"corrupted images, training time × {self.cost:.2f}. A temperature brings "
-            f"{METHODS[self.rival].title} to {clean}, one fitted on the augmented hold-out to "
-            f"{augmented}."
+            f"Calibration error on corrupted images {100 * self.ours:.1f} instead of "
+            f"{100 * self.theirs:.1f} points; 95 % interval of the difference {_signed(low)} to "
+            f"{_signed(high)} over test images{over_seeds if self.seeds.count > 1 else ''}. "
+            f"Accuracy {_points(self.accuracy)} points on clean, "
+            f"{_points(self.corrupted_accuracy)} on corrupted images. Training time × "
+            f"{self.cost:.2f}. A temperature brings {METHODS[self.rival].title} to {clean}, one "
+            f"fitted on the augmented hold-out to {augmented}."
         )
+
+
+def _share(finding: Finding) -> str:
+    if not finding.theirs:
+        return "from none"
+    return f"{100 * (finding.ours / finding.theirs - 1.0):+.0f} %".replace("-", "−")
+
+
+def _span(texts: Sequence[str]) -> str:
+    """The first and the last, or one where they read the same."""
+    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
 
 
 def _signed(points: float) -> str:
@@ -159,16 +166,21 @@ def headline(findings: Sequence[Finding], measured: Measured) -> str:
             "No method with learned labels stands beside its rival here; the smallest calibration "
             f"error on corrupted images is that of {METHODS[best].title}."
         )
-    changes = "; ".join(finding.change() for finding in findings)
-    costs = [finding.cost for finding in findings]
-    cost = f"{min(costs):.1f}" if len(costs) == 1 else f"{min(costs):.1f} to {max(costs):.1f}"
-    accuracy = [100 * finding.corrupted_accuracy for finding in findings]
-    span = _signed(accuracy[0])
-    if len(accuracy) > 1:
-        span = f"{_signed(min(accuracy))} to {_signed(max(accuracy))}"
+    less = [finding for finding in findings if finding.ours < finding.theirs]
+    if len(findings) <= 2:
+        what = "; ".join(finding.change() for finding in findings)
+    else:
+        shares = [_share(finding) for finding in sorted(findings, key=lambda f: f.ours / f.theirs)]
+        what = f"smaller for {len(less)} of {len(findings)} augmentations, {_span(shares)}"
+    clear = sum(abs(finding.ours - finding.theirs) > finding.images for finding in findings)
+    noise = f"in {clear} of {len(findings)} cases that is more than the choice of test images explains"
+    if len(findings) == 1:
+        noise = f"that is {'more than' if clear else 'within'} the noise of the test images"
+    accuracy = _span([_points(x) for x in sorted(f.corrupted_accuracy for f in findings)])
+    cost = _span([f"{x:.1f}" for x in sorted(finding.cost for finding in findings)])
     return (
-        f"Learned labels changed the calibration error on corrupted images: {changes}. Accuracy "
-        f"there changed by {span} points, and training took {cost} times as long."
+        f"Calibration error on corrupted images, with learned labels in place of ordinary ones: "
+        f"{what}; {noise}. Accuracy there {accuracy} points, training time × {cost}."
     )
 
 
@@ -178,7 +190,7 @@ class Report:
 
     Attributes:
         headline: A sentence.
-        findings: A sentence for each pair, with its verdict.
+        findings: What learned labels changed, pair by pair.
         overview: The picture that goes with it.
         tables: All tables.
         figures: All other figures.
@@ -189,7 +201,7 @@ class Report:
     """
 
     headline: str
-    findings: list[str]
+    findings: list[Finding]
     overview: Drawn
     tables: list[Table]
     figures: list[Drawn]
@@ -259,15 +271,15 @@ def report_of(folder: str, jobs: Sequence[Job], failed: Mapping[Job, str]) -> Re
     overview = comparison_figures.draw(
         "overview",
         "At a glance",
-        "How far confidence is off, and how often the network is right, on corrupted images; mean "
-        "and standard error over seeds. Clean on the left: less is better; on the right more is.",
+        "On corrupted images: how far confidence is off (debiased; less is better), and how often the "
+        "network is right (more is better); mean and standard error over seeds.",
         comparison_figures.plot_overview,
         measured,
     )
     first = jobs[0].folder(folder)
     return Report(
         headline=headline(findings, measured),
-        findings=[finding.sentence() for finding in findings],
+        findings=findings,
         overview=overview,
         tables=tables_of(measured),
         figures=comparison_figures.figures_of(measured),
@@ -284,7 +296,7 @@ def report_of(folder: str, jobs: Sequence[Job], failed: Mapping[Job, str]) -> Re
 def markdown_of(report: Report) -> str:
     """The report as Markdown, whose pictures are in ``figures/``."""
     parts = [f"# {report.headline}", ""]
-    parts += [f"- {finding}" for finding in report.findings]
+    parts += [f"- **{f.title()}**: {f.verdict()}. {f.details()}" for f in report.findings]
     parts += ["", _picture(report.overview)]
     parts += [f"**{job} failed:** {reason}\n" for job, reason in report.failed.items()]
     for table in report.tables:

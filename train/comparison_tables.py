@@ -135,7 +135,7 @@ def percent(summary: Summary, digits: int = 2) -> str:
         ('50.00 ± 1.25', '50.00')
     """
     error = "" if math.isnan(summary.error) else f" ± {100 * summary.error:.{digits}f}"
-    return f"{100 * summary.mean:.{digits}f}{error}"
+    return f"{100 * summary.mean:.{digits}f}{error}".replace("-", "−")
 
 
 def interval(difference: Difference, digits: int = 2) -> str:
@@ -184,7 +184,7 @@ def figures_table(
 
 def _head(figure: str) -> str:
     column = COLUMNS[figure]
-    return f"{column.title} %{ {'high': ' ↑', 'low': ' ↓', 'zero': ' → 0', '': ''}[column.better]}"
+    return column.title + {"high": " ↑", "low": " ↓", "zero": " → 0", "": ""}[column.better]
 
 
 def _best(values: Sequence[float], figure: str) -> set[int]:
@@ -218,7 +218,7 @@ def temperatures(measured: Measured) -> Table:
         ["ece", "debiased", "gap", "cece", "cdebiased", "cgap", "aurc", "e_aurc"],
         name="temperatures",
         title="With a temperature, fitted after training",
-        note="A temperature divides all logits by one number, fitted on the clean hold-out or on "
+        note="In percent. A temperature divides all logits by one number, fitted on the clean hold-out or on "
         "the hold-out as the method's augmentation moves it (AugMix where there is none; Tomani "
         "et al., 2021). It changes no prediction, and so no accuracy. AURC and E-AURC say how "
         "well confidence ranks right before wrong.",
@@ -247,9 +247,9 @@ def differences(measured: Measured) -> Table | None:
         "differences",
         "Learned labels against their rivals",
         "Mean of the paired differences over the same seeds, in percentage points, with the 95 % "
-        "interval by Student's t; bold where it does not hold 0. With few seeds it is wide: of "
-        "two seeds ± 12.7 standard errors.",
-        ["Difference", *(f"{COLUMNS[figure].title}, points" for figure in figures)],
+        "interval by Student's t; bold where 0 lies outside. With few seeds it is wide: ± 12.7 "
+        "standard errors of two, 3.2 of four.",
+        ["Difference", *(COLUMNS[figure].title for figure in figures)],
         rows,
         methods,
     )
@@ -325,7 +325,7 @@ def attacks(measured: Measured) -> Table | None:
         most = max(row[column].value for row in rows)
         for row in rows:
             row[column] = row[column]._replace(best=row[column].value == most)
-    heads = ["Method", *(f"ε = {e:g}, %" if e else "no attack, %" for e in epsilons)]
+    heads = ["Method", *(f"ε = {e:g}" if e else "no attack" for e in epsilons)]
     note = "Accuracy of the same images without and under an attack by PGD, in percent."
     return Table("attacks", "Accuracy under attack", note, heads, rows, list(robust))
 
