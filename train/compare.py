@@ -11,17 +11,19 @@ On your own images, one folder for each class:
 
 Methods are vanilla, label_smoothing, augmix, augmix_autolabel, randaugment, randaugment_autolabel,
 mixup_0.2, mixup, mixup_autolabel, cutmix, cutmix_autolabel, soft_augmentation, at, ccat and
-at_autolabel; groups of them quick, augmix, mixup, adversarial and all. Each trained network is also
+at_autolabel; groups of them are quick, augmix, mixup, adversarial and all. The names augmix and
+mixup stand for the groups, which hold these methods and their rivals. Each trained network is also
 measured with a temperature, fitted on the clean hold-out and on the augmented one. Flags of
-train.fit hold for all methods, but for those that make a method what it is. Where no flag says
-otherwise, networks are trained to the end with a small penalty, and so are over-confident, as
-large ones are; docs/results.md says how that was chosen.
+train.fit hold for all methods; one that makes a method what it is, such as --augmentation, is
+refused. Where no flag says otherwise, networks are trained to the end with a small penalty, and so
+are over-confident as large ones are; docs/results.md says how that was chosen.
 
 Results are in --output_dir: report.html, report.md, figures/, and jobs/<method>-seed<seed>/, each
 the run of one network with what it predicted. A comparison that was killed goes on when the same
 command is given again, and one that is done takes more methods or seeds.
 """
 
+import dataclasses
 import os
 import sys
 
@@ -31,18 +33,14 @@ from absl import app, flags
 from train import builders, command_line, comparison, comparison_report
 from train.comparison import Job, Plan
 from train.methods import GROUPS, METHODS, method_names
-from train.settings import FIELDS, Settings, is_read
+from train.settings import FIELDS, is_read
 
 # What a comparison does otherwise than a single run; docs/results.md says why.
 DEFAULTS = {"epochs": 20, "l2": 1e-4, "examples_per_bucket": 200}
-# Set for each network by the comparison itself.
-OWN = ("augmentation", "labels", "temperature_scaling")
 
-command_line.define_flags(name for name in FIELDS if name not in OWN)
+command_line.define_flags(FIELDS)
 for name, value in DEFAULTS.items():
     flags.FLAGS.set_default(name, value)
-for name in OWN:
-    flags.DEFINE_string(name, None, "Not for a comparison: --methods says it.")
 flags.DEFINE_boolean("download", False, "Lets TFDS download and prepare a data set, once.")
 flags.DEFINE_list(
     "methods", ["quick"], f"Groups ({', '.join(GROUPS)}) or methods, separated by commas."
@@ -102,15 +100,16 @@ def plan_from_flags(methods: tuple[str, ...]) -> Plan:
     Raises:
         ValueError: If a given flag is one that a method sets, or that no method reads.
     """
-    given = [name for name in FIELDS if FLAGS[name].present]
-    values = {name: FLAGS[name].value for name in FIELDS if name not in OWN}
-    settings = Settings(**values)
-    of_methods = [Settings(**{**values, **METHODS[name].settings}) for name in methods]
+    settings, given = command_line.settings_from_flags()
+    of_methods = [dataclasses.replace(settings, **METHODS[name].settings) for name in methods]
     for name in given:
         setters = [method for method in methods if name in METHODS[method].settings]
-        if name in OWN or setters:
-            what = f"the method {setters[0]} sets it" if setters else "a comparison sets it"
-            raise ValueError(f"--{name} cannot be given: {what}; leave it out.")
+        if setters:
+            raise ValueError(
+                f"--{name} cannot be given: the method {setters[0]} sets it; leave it out."
+            )
+        if name == "temperature_scaling":
+            raise ValueError(f"--{name} cannot be given: every network gets one; leave it out.")
         if not any(is_read(name, of_method) for of_method in of_methods):
             raise ValueError(
                 f"--{name} has no effect on any of {', '.join(methods)}; leave it out."

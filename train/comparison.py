@@ -74,9 +74,7 @@ class Plan:
 
     def settings_of(self, job: Job) -> Settings:
         """The settings of the run that a job trains."""
-        return dataclasses.replace(
-            self.settings, **METHODS[job.method].settings, seed=job.seed
-        )
+        return dataclasses.replace(self.settings, **METHODS[job.method].settings, seed=job.seed)
 
     @classmethod
     def read(cls, folder: str) -> "Plan":
@@ -179,9 +177,7 @@ def is_done(folder: str, job: Job, *, attacked: bool) -> bool:
     return bool(content) and not (attacked and content["robust_accuracy"] is None)
 
 
-def run_jobs(
-    folder: str, jobs: Sequence[Job], *, at_a_time: int, threads: int
-) -> dict[Job, str]:
+def run_jobs(folder: str, jobs: Sequence[Job], *, at_a_time: int, threads: int) -> dict[Job, str]:
     """Runs the jobs that are not done, each in a process of its own.
 
     A job that fails does not stop the others. If this process ends, so do theirs.
@@ -279,4 +275,3 @@ def _share(folder: str, job: Job, epochs: int) -> float:
     progress = run_folder.read_json(os.path.join(job.folder(folder), PROGRESS))
     trained = min(progress.get("epochs", 0) / epochs, 1.0)
     return TRAINING_SHARE * trained + (1.0 - TRAINING_SHARE) * progress.get("measured", 0.0)
-

@@ -45,6 +45,8 @@ COLOURS = {
 # Inches: on a phone that shows 360 pixels letters are still 10 pixels high.
 WIDTH = 5.0
 MARKERS = dict(zip(COLOURS, "oXsDvPhpDXPdsvD", strict=True))
+# Methods in one figure of boxes.
+MOST_TOGETHER = 6
 SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "keras-autolabel",
@@ -121,11 +123,11 @@ def plot_overview(measured: Measured) -> Figure:
                 summary = measured.summary((method, temperature), name)
                 axes.errorbar(
                     100 * summary.mean,
-                    place,
+                    place + (0.0, -0.24, 0.24)[number],
                     xerr=None if math.isnan(summary.error) else 100 * summary.error,
                     color=COLOURS[method],
                     marker="os^"[number],
-                    markersize=(9, 6, 6)[number],
+                    markersize=(8, 5, 5)[number],
                     markerfacecolor=COLOURS[method] if not number else "none",
                     linewidth=1.5,
                     capsize=3,
@@ -146,16 +148,36 @@ def plot_overview(measured: Measured) -> Figure:
     return figure
 
 
-def plot_by_severity(measured: Measured) -> Figure:
+def families(methods: Sequence[str]) -> dict[str, list[str]]:
+    """Methods that one figure can hold: all of them, or vanilla and those of an augmentation.
+
+    Example:
+        >>> families(["vanilla", "mixup"])
+        {'': ['vanilla', 'mixup']}
+    """
+    if len(methods) <= MOST_TOGETHER:
+        return {"": list(methods)}
+    found = {}
+    for method in methods:
+        found.setdefault(METHODS[method].settings["augmentation"], []).append(method)
+    plain = found.pop("none", [])
+    alone = [of_one.pop() for of_one in found.values() if len(of_one) == 1]
+    base = [method for method in plain if method == "vanilla"]
+    shown = {name: base + of_one for name, of_one in found.items() if of_one}
+    others = plain + alone
+    return ({"others": others} if others != base else {}) | shown
+
+
+def plot_by_severity(measured: Measured, methods: Sequence[str]) -> Figure:
     """Debiased ECE by severity, after Figure 2: boxes hold types of corruption."""
-    sets = next(iter(measured.results[measured.methods[0]].values())).predictions["none"]
+    sets = next(iter(measured.results[methods[0]].values())).predictions["none"]
     severities = sorted({predicted.severity for predicted in sets})
     figure = new_figure(WIDTH, 3.9)
     axes = figure.subplots()
-    width = 0.8 / len(measured.methods)
-    for number, method in enumerate(measured.methods):
+    width = 0.8 / len(methods)
+    for number, method in enumerate(methods):
         means = []
-        shift = (number - (len(measured.methods) - 1) / 2) * width
+        shift = (number - (len(methods) - 1) / 2) * width
         by_seed = [
             [
                 (p.severity, figures_of_set(p, result.num_bins)["debiased"])
@@ -281,7 +303,7 @@ def plot_label_curves(measured: Measured, method: str) -> Figure:
         tidy(axes, xlabel="epoch", title=title)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     panels[0].set_ylabel("label ỹ of the true class")
-    legend_outside(figure, panels[0], columns=5)
+    legend_outside(figure, panels[0], columns=3)
     return figure
 
 
@@ -361,16 +383,19 @@ def figures_of(measured: Measured) -> list[Drawn]:
                 learners,
             )
         )
-    drawn.append(
-        draw(
-            "figure2",
-            "As Figure 2 of the paper: calibration by severity of the corruption",
-            "A box holds the middle half of the types of corruption, whiskers all of them; markers "
-            f"are means, with the standard error over {seeds}.",
-            plot_by_severity,
-            measured,
+    for family, methods in families(measured.methods).items():
+        about = f", {family}" if family else ""
+        drawn.append(
+            draw(
+                "-".join(filter(None, ["figure2", family])),
+                f"As Figure 2 of the paper: calibration by severity of the corruption{about}",
+                "A box holds the middle half of the types of corruption, whiskers all of them; "
+                f"markers are means, with the standard error over {seeds}.",
+                plot_by_severity,
+                measured,
+                methods,
+            )
         )
-    )
     if robust_accuracies(measured):
         drawn.append(
             draw(
@@ -405,7 +430,5 @@ def figures_of(measured: Measured) -> list[Drawn]:
                 (rival, method),
             )
         )
-    drawn.append(
-        draw("costs-figure", "Training time", f"Mean over {seeds}.", plot_costs, measured)
-    )
+    drawn.append(draw("costs-figure", "Training time", f"Mean over {seeds}.", plot_costs, measured))
     return drawn

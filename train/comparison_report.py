@@ -173,7 +173,9 @@ def headline(findings: Sequence[Finding], measured: Measured) -> str:
         shares = [_share(finding) for finding in sorted(findings, key=lambda f: f.ours / f.theirs)]
         what = f"smaller for {len(less)} of {len(findings)} augmentations, {_span(shares)}"
     clear = sum(abs(finding.ours - finding.theirs) > finding.images for finding in findings)
-    noise = f"in {clear} of {len(findings)} cases that is more than the choice of test images explains"
+    noise = (
+        f"in {clear} of {len(findings)} cases that is more than the choice of test images explains"
+    )
     if len(findings) == 1:
         noise = f"that is {'more than' if clear else 'within'} the noise of the test images"
     accuracy = _span([_points(x) for x in sorted(f.corrupted_accuracy for f in findings)])
@@ -242,7 +244,9 @@ def facts_of(plan: Plan, measured: Measured, manifest: dict) -> dict[str, str]:
         "ECE": f"{plan.settings.num_bins} bins of equal width",
         "Threads of a job": ", ".join(sorted({str(r.content["threads"]) for r in results})),
         "Versions": "; ".join(
-            sorted({", ".join(f"{k} {v}" for k, v in r.content["versions"].items()) for r in results})
+            sorted(
+                {", ".join(f"{k} {v}" for k, v in r.content["versions"].items()) for r in results}
+            )
         ),
     }
     if any(result.content["robust_accuracy"] for result in results):
@@ -271,8 +275,8 @@ def report_of(folder: str, jobs: Sequence[Job], failed: Mapping[Job, str]) -> Re
     overview = comparison_figures.draw(
         "overview",
         "At a glance",
-        "On corrupted images: how far confidence is off (debiased; less is better), and how often the "
-        "network is right (more is better); mean and standard error over seeds.",
+        "On corrupted images: how far confidence is off (debiased; less is better), and how often "
+        "the network is right (more is better); mean and standard error over seeds.",
         comparison_figures.plot_overview,
         measured,
     )

@@ -92,8 +92,8 @@ def figures_of_set(predicted: Predicted, num_bins: int) -> dict[str, float]:
         num_bins: Bins of the ECE.
 
     Returns:
-        ``accuracy``, ``ece``, ``floor`` (what the ECE would be of a calibrated network), ``debiased``
-        and ``gap``, Conf − Acc; each as a part of 1.
+        ``accuracy``, ``ece``, ``floor`` (what the ECE of a calibrated network would be),
+        ``debiased`` and ``gap``, Conf − Acc; each as a part of 1.
 
     Example:
         >>> set_ = Predicted("none", 0, np.array([0.75, 0.75]), np.array([True, False]))

@@ -218,9 +218,10 @@ def temperatures(measured: Measured) -> Table:
         ["ece", "debiased", "gap", "cece", "cdebiased", "cgap", "aurc", "e_aurc"],
         name="temperatures",
         title="With a temperature, fitted after training",
-        note="In percent. A temperature divides all logits by one number, fitted on the clean hold-out or on "
-        "the hold-out as the method's augmentation moves it (AugMix where there is none; Tomani "
-        "et al., 2021). It changes no prediction, and so no accuracy. AURC and E-AURC say how "
+        note="In percent. A temperature divides all logits by one number, fitted on the clean "
+        "hold-out or on the hold-out as the method's augmentation moves it (AugMix where there is "
+        "none; Tomani et al., 2021). It changes no prediction, and so no accuracy. AURC and E-AURC "
+        "say how "
         "well confidence ranks right before wrong.",
     )
 

@@ -37,9 +37,7 @@ METHODS = {
     ),
     "mixup_0.2": _method("mixup, β = 0.2", "mixup", "mixup", beta=0.2),
     "mixup": _method("mixup, β = 1", "mixup", "mixup", beta=1.0),
-    "mixup_autolabel": _method(
-        "mixup, β = 1 + AutoLabel", "mixup", "autolabel", "mixup", beta=1.0
-    ),
+    "mixup_autolabel": _method("mixup, β = 1 + AutoLabel", "mixup", "autolabel", "mixup", beta=1.0),
     "cutmix": _method("CutMix", "cutmix", "mixup", beta=1.0),
     "cutmix_autolabel": _method("CutMix + AutoLabel", "cutmix", "autolabel", "cutmix", beta=1.0),
     "soft_augmentation": _method("Soft augmentation", "soft_crop", "power"),

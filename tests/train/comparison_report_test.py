@@ -189,9 +189,7 @@ def test_text_of_figures_is_legible_on_a_phone(page, written):
 def test_a_click_on_a_head_sorts_the_rows_and_a_second_the_other_way_round(page, written):
     folder, report = written
     page.load(folder / "report.html", width=WIDTHS[1])
-    texts = (
-        "[...document.querySelector('table').tBodies[0].rows].map(x => x.cells[4].innerText)"
-    )
+    texts = "[...document.querySelector('table').tBodies[0].rows].map(x => x.cells[4].innerText)"
     table = report.tables[0]
     ordered = [row[4].text for row in sorted(table.rows, key=lambda row: row[4].value)]
     click = "document.querySelectorAll('table')[0].tHead.rows[0].cells[4].firstChild.click()"

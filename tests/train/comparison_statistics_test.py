@@ -75,7 +75,9 @@ def test_the_table_of_all_methods_from_the_files_with_numpy_alone(made, measured
             by_seed.append([*clean, *np.mean(list(of_sets.values()), axis=0)])
         mean = 100 * np.mean(by_seed, axis=0)
         error = 100 * np.std(by_seed, axis=0, ddof=1) / math.sqrt(len(SEEDS))
-        expected = [f"{m:.2f} ± {e:.2f}".replace("-", "−") for m, e in zip(mean, error, strict=True)]
+        expected = [
+            f"{m:.2f} ± {e:.2f}".replace("-", "−") for m, e in zip(mean, error, strict=True)
+        ]
         assert [cell.text for cell in row[1:]] == expected
 
 
