@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 
 from keras_autolabel.plots.style import DARK, PALE, legend_outside, middles, new_figure, tidy
 from keras_autolabel.plots.tables import DISTANCE
-
 from train.comparison_job import TEMPERATURES
 from train.comparison_statistics import figures_of_set, summary_of
 from train.comparison_tables import Measured, robust_accuracies, seconds_of, title_of

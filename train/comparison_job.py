@@ -19,8 +19,8 @@ import data
 import keras_autolabel as kal
 from data import corrupted_sets
 from train import builders, command_line, comparison, run_folder, training
-from train.evaluation import Row, figures_of, mean_over_corruptions, robust_accuracy
 from train.choices import AUGMENTATIONS
+from train.evaluation import Row, figures_of, mean_over_corruptions, robust_accuracy
 from train.predictor import Predictor
 from train.report import versions
 from train.settings import Settings

@@ -18,7 +18,7 @@ from scipy import stats
 from keras_autolabel import calibration, ranking
 from train import comparison, run_folder
 from train.comparison import Job
-from train.comparison_job import CLEAN, PREDICTIONS, TEMPERATURES
+from train.comparison_job import PREDICTIONS, TEMPERATURES
 
 RESAMPLES = 500
 NORMAL_95 = 1.959964
