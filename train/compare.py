@@ -128,15 +128,19 @@ def plan_from_flags(methods: tuple[str, ...]) -> Plan:
     )
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def at_a_time(jobs: int) -> tuple[int, int]:
     """How many of so many jobs run at the same time, and with how many threads each."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    several = FLAGS.jobs or (1 if on_gpu else cores)
+    several = FLAGS.jobs or (1 if on_gpu else cores())
     # Of few jobs each still has the threads of many: with other sums in another order, a figure
     # would depend on how many methods there are.
-    return min(several, jobs), max(1, cores // several)
+    return min(several, jobs), max(1, cores() // several)
 
 
 def compare(folder: str, methods: tuple[str, ...], plan: Plan) -> dict[Job, str]:
@@ -150,7 +154,9 @@ def compare(folder: str, methods: tuple[str, ...], plan: Plan) -> dict[Job, str]
     # A seed after the other, so that what is there after half of the time can be compared.
     jobs = [Job(method, seed) for seed in seeds for method in methods]
     processes, threads = at_a_time(len(jobs))
-    manifest = comparison.make_corrupted(folder, plan, splits, processes=processes)
+    # A process takes seconds to import what it needs: a few thousand images are sooner done here.
+    workers = min(cores(), 1 + len(splits.test) // 5000)
+    manifest = comparison.make_corrupted(folder, plan, splits, processes=workers)
     for name, reason in manifest["skipped"].items():
         print(f"{name} is skipped: {reason}")
     failed = comparison.run_jobs(folder, jobs, at_a_time=processes, threads=threads)
@@ -166,7 +172,10 @@ def main(argv: list[str]) -> None:
         methods = method_names(FLAGS.methods)
         plan = plan_from_flags(methods)
         folder = FLAGS.output_dir or os.path.join("runs", f"{plan.settings.dataset}-compare")
-        failed = compare(folder, methods, plan)
+        try:
+            failed = compare(folder, methods, plan)
+        except KeyboardInterrupt:
+            sys.exit("train.compare: interrupted; the same command goes on")
         print(f"The report is {os.path.join(folder, 'report.html')}; report.md says the same.")
     if failed:
         names = "; ".join(map(str, failed))

@@ -3,24 +3,23 @@
 One colour and one marker for each method in all of them.
 """
 
-import io
 import math
-import re
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from keras_autolabel.plots.style import DARK, PALE, legend_outside, middles, new_figure, tidy
+from keras_autolabel.plots.style import DARK, legend_outside, middles, new_figure, tidy
 from keras_autolabel.plots.tables import DISTANCE
-from train.comparison_job import TEMPERATURES
+from train.comparison_job import FIGURE_1, TEMPERATURES
 from train.comparison_statistics import figures_of_set, summary_of
 from train.comparison_tables import Measured, robust_accuracies, seconds_of, title_of
 from train.methods import METHODS
+from train.page_svg import drawn_svg
 from train.run_folder import table_in
 
 # Hues after Okabe & Ito; learned labels are the darker of two of one hue, and filled.
@@ -46,16 +45,6 @@ WIDTH = 5.0
 MARKERS = dict(zip(COLOURS, "oXsDvPhpDXPdsvD", strict=True))
 # Methods in one figure of boxes.
 MOST_TOGETHER = 6
-SETTINGS = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "keras-autolabel",
-    "font.size": 10,
-    "legend.fontsize": 9,
-    "savefig.transparent": True,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), DARK
-    ),
-}
 
 
 class Drawn(NamedTuple):
@@ -66,34 +55,14 @@ class Drawn(NamedTuple):
         title: What it shows.
         caption: How to read it.
         svg: The picture, to stand in a page.
+        wide: Whether it is wider than a phone, which shows a part of it and scrolls.
     """
 
     name: str
     title: str
     caption: str
     svg: str
-
-
-def svg_of(figure: Figure, name: str) -> str:
-    """A figure as SVG that takes the colour of the text around it, with ids of its own.
-
-    Args:
-        figure: A figure drawn with ``SETTINGS``.
-        name: Goes before all ids.
-
-    Returns:
-        An ``<svg>`` element.
-    """
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(xlink:href="|url\()#', rf"\1#{name}-", svg)
-    for colour, to in ((DARK, "currentColor"), (PALE, "var(--grid, #c9ced6)")):
-        svg = re.sub(colour, to, svg, flags=re.IGNORECASE)
-    return svg
+    wide: bool = False
 
 
 def style_of(method: str) -> dict:
@@ -102,9 +71,8 @@ def style_of(method: str) -> dict:
 
 
 def draw(name: str, title: str, caption: str, plot: Callable[..., Figure], *arguments) -> Drawn:
-    """Draws a figure with ``SETTINGS``."""
-    with rc_context(SETTINGS):
-        return Drawn(name, title, caption, svg_of(plot(*arguments), name))
+    """Draws a figure."""
+    return Drawn(name, title, caption, drawn_svg(name, plot, *arguments))
 
 
 def plot_overview(measured: Measured) -> Figure:
@@ -365,7 +333,26 @@ def plot_costs(measured: Measured) -> Figure:
     return figure
 
 
-def figures_of(measured: Measured) -> list[Drawn]:
+def examples_of(measured: Measured, folder: str) -> list[Drawn]:
+    """What the jobs of the first seed drew after Figure 1 of the paper: images and their labels."""
+    drawn = []
+    for method in measured.methods:
+        job = next(iter(measured.results[method].values())).job
+        path = pathlib.Path(job.folder(folder), FIGURE_1)
+        if path.exists():
+            drawn.append(
+                Drawn(
+                    f"examples-{method}",
+                    f"{METHODS[method].title}: images, and the labels they get",
+                    f"As Figure 1 of the paper; the first test image, seed {job.seed}.",
+                    path.read_text("utf-8"),
+                    wide=True,
+                )
+            )
+    return drawn
+
+
+def figures_of(measured: Measured, folder: str) -> list[Drawn]:
     """All figures of a report but the overview, in their order."""
     seeds = f"{len(measured.seeds)} seeds" if len(measured.seeds) > 1 else "one seed"
     drawn = []
@@ -382,6 +369,7 @@ def figures_of(measured: Measured) -> list[Drawn]:
                 learners,
             )
         )
+    drawn += examples_of(measured, folder)
     for family, methods in families(measured.methods).items():
         about = f", {family}" if family else ""
         drawn.append(

@@ -6,6 +6,7 @@
 """
 
 import os
+import pathlib
 import sys
 import threading
 import time
@@ -18,9 +19,11 @@ from tensorflow import keras
 import data
 import keras_autolabel as kal
 from data import corrupted_sets
+from keras_autolabel import plots
 from train import builders, command_line, comparison, run_folder, training
 from train.choices import AUGMENTATIONS
 from train.evaluation import Row, figures_of, mean_over_corruptions, robust_accuracy
+from train.page_svg import drawn_svg
 from train.predictor import Predictor
 from train.report import versions
 from train.settings import Settings
@@ -31,7 +34,7 @@ TEMPERATURES = ("none", "clean_holdout", "augmented_holdout")
 # Keeps the draws of the augmented hold-out apart from all others.
 AUGMENTED_STREAM = 2_000_003
 CLEAN = ("none", 0)
-PREDICTIONS = "predictions.npz"
+PREDICTIONS, FIGURE_1 = "predictions.npz", "figure_1.svg"
 
 
 class Progress(keras.callbacks.Callback):
@@ -216,6 +219,25 @@ def attack(predictor: Predictor, plan: comparison.Plan, splits: data.Splits) -> 
     return {f"{epsilon:g}": share for epsilon, share in {0.0: clean.mean(), **accuracy}.items()}
 
 
+def draw_figure_1(
+    model: kal.AutoLabelModel, splits: data.Splits, here: str, *, name: str, seed: int
+) -> None:
+    """Draws, after Figure 1 of the paper, a test image at growing distances and its labels."""
+    rows = np.arange(min(8, len(splits.test)))
+    first = data.in_memory(splits.test.select(rows))
+    svg = drawn_svg(
+        f"examples-{name}",
+        plots.plot_figure_1,
+        model,
+        first.images[0],
+        first.labels[0],
+        class_names=splits.class_names,
+        seed=seed,
+        others=(first.images[1:], first.labels[1:]),
+    )
+    pathlib.Path(here, FIGURE_1).write_text(svg, "utf-8")
+
+
 def run(folder: str, job: comparison.Job, *, attacked: bool, threads: int) -> None:
     """A whole job; ``job.json``, written last, makes it done.
 
@@ -250,6 +272,8 @@ def run(folder: str, job: comparison.Job, *, attacked: bool, threads: int) -> No
     )
     robust = attack(predictor, plan, splits) if attacked else None
     table = builders.label_table(model)
+    if table is not None:
+        draw_figure_1(model, splits, here, name=job.method, seed=job.seed)
     np.savez_compressed(os.path.join(here, PREDICTIONS), **arrays)
     run_folder.write_json(
         os.path.join(here, comparison.JOB),

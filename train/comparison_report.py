@@ -52,6 +52,11 @@ class Finding:
     cost: float
     with_temperature: tuple[float, float]
 
+    @property
+    def ratio(self) -> float:
+        """Our figure as a multiple of theirs."""
+        return self.ours / self.theirs if self.theirs else math.inf
+
     def title(self) -> str:
         """What is held against what."""
         return f"{METHODS[self.method].title} against {METHODS[self.rival].title}"
@@ -95,9 +100,9 @@ class Finding:
 
 
 def _share(finding: Finding) -> str:
-    if not finding.theirs:
-        return "from none"
-    return f"{100 * (finding.ours / finding.theirs - 1.0):+.0f} %".replace("-", "−")
+    if not math.isfinite(finding.ratio):
+        return "from 0"
+    return f"{100 * (finding.ratio - 1.0):+.0f} %".replace("-", "−")
 
 
 def _span(texts: Sequence[str]) -> str:
@@ -170,7 +175,7 @@ def headline(findings: Sequence[Finding], measured: Measured) -> str:
     if len(findings) <= 2:
         what = "; ".join(finding.change() for finding in findings)
     else:
-        shares = [_share(finding) for finding in sorted(findings, key=lambda f: f.ours / f.theirs)]
+        shares = [_share(finding) for finding in sorted(findings, key=lambda f: f.ratio)]
         what = f"smaller for {len(less)} of {len(findings)} augmentations, {_span(shares)}"
     clear = sum(abs(finding.ours - finding.theirs) > finding.images for finding in findings)
     noise = (
@@ -286,7 +291,7 @@ def report_of(folder: str, jobs: Sequence[Job], failed: Mapping[Job, str]) -> Re
         findings=findings,
         overview=overview,
         tables=tables_of(measured),
-        figures=comparison_figures.figures_of(measured),
+        figures=comparison_figures.figures_of(measured, folder),
         facts=facts_of(plan, measured, manifest),
         commands=[
             "python -m train.compare " + shlex.join(sys.argv[1:]),

@@ -162,7 +162,8 @@ def test_a_browser_shows_all_of_it_and_asks_for_nothing(page, written, tmp_path,
         len(table.rows) for table in report.tables
     ]
     sizes = page.evaluate(
-        "[...document.querySelectorAll('figure svg')].map(x => x.getBoundingClientRect())"
+        "[...document.querySelectorAll('figure svg')]"
+        ".map(x => (x.closest('.wide > div') || x).getBoundingClientRect())"
         ".map(x => [x.left, x.right, x.height])"
     )
     assert len(sizes) == 1 + len(report.figures)
