@@ -79,7 +79,7 @@ def predictions_of(
 
     Example:
         >>> confidence, correct = predictions_of([1, 1], [[0.0, 0.0], [0.0, np.log(3)]], [1.0, 0.5])
-        >>> confidence.round(2).tolist(), correct.tolist()
+        >>> confidence.astype(float).round(2).tolist(), correct.tolist()
         ([[0.5, 0.75], [0.5, 0.9]], [False, True])
     """
     logits = np.asarray(logits, np.float64)

@@ -60,7 +60,7 @@ def method_names(names: Sequence[str]) -> tuple[str, ...]:
     """Resolves groups and names of methods into names.
 
     Args:
-        names: Groups and methods.
+        names: Groups and methods; a name of both is that of the group, which holds the method.
 
     Returns:
         The methods, each once, in the order of ``METHODS``.
@@ -69,8 +69,8 @@ def method_names(names: Sequence[str]) -> tuple[str, ...]:
         ValueError: If one is neither a group nor a method, or there is none.
 
     Example:
-        >>> method_names(["mixup_autolabel", "augmix", "mixup"])
-        ('vanilla', 'label_smoothing', 'augmix', 'augmix_autolabel', 'mixup', 'mixup_autolabel')
+        >>> method_names(["cutmix", "augmix"])  # the group augmix
+        ('vanilla', 'label_smoothing', 'augmix', 'augmix_autolabel', 'cutmix')
     """
     names = [name.strip() for name in names if name.strip()]
     unknown = [name for name in names if name not in METHODS and name not in GROUPS]
