@@ -173,13 +173,18 @@ def figures_table(
     cells = [
         [Cell(title_of(row), title_of(row))]
         + [
-            Cell(percent(summary), summary.mean, place in best[i])
+            Cell(_text(summary, figures[i]), summary.mean, place in best[i])
             for i, summary in enumerate(summaries[place])
         ]
         for place, row in enumerate(rows)
     ]
     heads = ["Method", *(_head(figure) for figure in figures)]
     return Table(name, title, note, heads, cells, [method for method, _ in rows])
+
+
+def _text(summary: Summary, figure: str) -> str:
+    # A floor depends on little but the number of images: its error says nothing.
+    return percent(summary if COLUMNS[figure].better else summary._replace(error=math.nan))
 
 
 def _head(figure: str) -> str:

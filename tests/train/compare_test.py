@@ -172,7 +172,7 @@ def test_killed_at_a_random_moment_and_started_again_it_says_the_same(finished, 
     def epochs() -> int:
         return json.loads(progress.read_text("utf-8"))["epochs"] if progress.exists() else 0
 
-    wait_until(lambda: epochs() >= 1)
+    wait_until(lambda: epochs() >= 1 or process.poll() is not None)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("utf-8").split()
     process.send_signal(signal.SIGKILL)
     process.wait()
