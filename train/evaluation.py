@@ -1,4 +1,4 @@
-"""Measures a classifier: clean, corrupted, attacked. Memory does not grow with the data."""
+"""Measures a classifier: clean, corrupted, attacked. Of the images, one batch is in memory."""
 
 import dataclasses
 import math
@@ -13,7 +13,14 @@ import data
 import keras_autolabel as kal
 from data import corrupted_sets
 from keras_autolabel.augment.attack import crossentropy_of_truth, margin
-from keras_autolabel.calibration import calibration_of, calibration_sums
+from keras_autolabel.calibration import (
+    calibration_of,
+    calibration_sums,
+    confidence_gap,
+    debiased_ece,
+    noise_floor,
+)
+from keras_autolabel.ranking import aurc, e_aurc
 from train.predictor import Predictor, size_of
 from train.reasons import reason_of
 
@@ -21,7 +28,9 @@ ATTACK_LOSSES = {"crossentropy": crossentropy_of_truth, "margin": margin}
 
 
 class Scores:
-    """Accuracy, ECE, NLL and Brier score, added up batch by batch.
+    """Accuracy, calibration, ranking, NLL and Brier score of a set, taken batch by batch.
+
+    Nine bytes of each example are kept: its confidence, and whether it is right.
 
     Args:
         num_bins: Bins of the ECE.
@@ -35,7 +44,8 @@ class Scores:
 
     def __init__(self, num_bins: int = 15):
         self.bins = np.zeros((num_bins, 3))
-        self.examples = self.correct = 0
+        self.confidence: list[np.ndarray] = []
+        self.correct: list[np.ndarray] = []
         self.nll = self.brier = 0.0
 
     def add(self, labels: np.ndarray, logits: np.ndarray) -> None:
@@ -57,8 +67,8 @@ class Scores:
         errors = probabilities - np.eye(logits.shape[-1])[labels]
         sums = calibration_sums(labels, probabilities, num_bins=len(self.bins))
         self.bins += sums[0].numpy()
-        self.examples += len(labels)
-        self.correct += int(np.sum(logits.argmax(axis=-1) == labels))
+        self.confidence.append(probabilities.max(axis=-1))
+        self.correct.append(logits.argmax(axis=-1) == labels)
         self.nll -= float(log_probabilities[np.arange(len(labels)), labels].sum())
         self.brier += float((errors**2).sum())
 
@@ -66,17 +76,27 @@ class Scores:
         """The figures of all that was added.
 
         Returns:
-            A dict: ``examples``; ``accuracy`` and ``ece`` in [0, 1]; ``nll``, the mean negative
-            log-likelihood in nats; ``brier``, the mean over examples of the squared error summed
-            over classes, in [0, 2].
+            A dict: ``examples``; ``accuracy`` in [0, 1]; ``ece``, with ``ece_floor``, what noise
+            alone would give, and ``ece_debiased``, without it, all in [0, 1] (``binned_ece``,
+            ``noise_floor`` and ``debiased_ece`` of ``keras_autolabel.calibration``); ``gap``,
+            confidence − accuracy in [−1, 1]; ``nll``, the mean negative log-likelihood in nats;
+            ``brier``, the mean over examples of the squared error summed over classes, in [0, 2];
+            ``aurc`` and ``e_aurc`` in [0, 1] (``keras_autolabel.ranking``).
         """
+        confidence, correct = np.concatenate(self.confidence), np.concatenate(self.correct)
+        num_bins, examples = len(self.bins), len(correct)
         ece, _, _ = calibration_of(tf.constant(self.bins))
         return {
-            "examples": self.examples,
-            "accuracy": self.correct / self.examples,
+            "examples": examples,
+            "accuracy": float(correct.mean()),
             "ece": float(ece),
-            "nll": self.nll / self.examples,
-            "brier": self.brier / self.examples,
+            "ece_floor": noise_floor(confidence, num_bins=num_bins),
+            "ece_debiased": debiased_ece(confidence, correct, num_bins=num_bins),
+            "gap": confidence_gap(confidence, correct),
+            "nll": self.nll / examples,
+            "brier": self.brier / examples,
+            "aurc": aurc(confidence, correct),
+            "e_aurc": e_aurc(confidence, correct),
         }
 
 
@@ -275,6 +295,18 @@ def _batches(part, batch_size, directory, image_shape) -> Iterator[tuple[np.ndar
         yield np.asarray(images), part.labels[rows]
 
 
+# Name of the mean over corruptions -> the figure of each set.
+MEANS = {
+    "cacc": "accuracy",
+    "cece": "ece",
+    "cece_floor": "ece_floor",
+    "cece_debiased": "ece_debiased",
+    "cgap": "gap",
+    "caurc": "aurc",
+    "ce_aurc": "e_aurc",
+}
+
+
 def mean_over_corruptions(rows: Sequence[Row]) -> dict[str, float]:
     """cAcc and cECE as the paper defines them: means over all types and severities.
 
@@ -282,19 +314,21 @@ def mean_over_corruptions(rows: Sequence[Row]) -> dict[str, float]:
         rows: Rows of one model at one temperature; clean ones do not count.
 
     Returns:
-        ``{"cacc": ..., "cece": ...}``, each in [0, 1].
+        Name -> mean, for the names of ``MEANS``; and ``cgap_size``, the mean of |gap|, in which
+        sets that are too sure do not make up for others that are not sure enough.
 
     Example:
-        >>> rows = [Row("m", "fog", s, 1.0, {"accuracy": a, "ece": 0.25})
-        ...         for s, a in ((0, 1.0), (1, 0.75), (2, 0.25))]
-        >>> mean_over_corruptions(rows)
-        {'cacc': 0.5, 'cece': 0.25}
+        >>> def row(severity, accuracy, gap):
+        ...     figures = dict.fromkeys(MEANS.values(), 0.25) | {"accuracy": accuracy, "gap": gap}
+        ...     return Row("m", "fog", severity, 1.0, figures)
+        >>> means = mean_over_corruptions([row(0, 1.0, 0.0), row(1, 0.75, 0.5), row(2, 0.25, -0.5)])
+        >>> means["cacc"], means["cece"], means["cgap"], means["cgap_size"]
+        (0.5, 0.25, 0.0, 0.5)
     """
     corrupted = [row.figures for row in rows if row.severity > 0]
-    return {
-        "cacc": math.fsum(figures["accuracy"] for figures in corrupted) / len(corrupted),
-        "cece": math.fsum(figures["ece"] for figures in corrupted) / len(corrupted),
-    }
+    columns = {name: [figures[key] for figures in corrupted] for name, key in MEANS.items()}
+    columns["cgap_size"] = [abs(gap) for gap in columns["cgap"]]
+    return {name: math.fsum(values) / len(corrupted) for name, values in columns.items()}
 
 
 def robust_accuracy(

@@ -15,9 +15,14 @@ from keras_autolabel import plots
 from train.evaluation import Row, mean_over_corruptions
 from train.run_folder import write_csv, write_json
 
+LEGEND = (
+    "floor: the ECE that a calibrated classifier shows on so many images; debiased: the\n"
+    "ECE without it; gap: confidence - accuracy, above 0 where too sure"
+)
+
 
 def table_of(rows: dict[str, dict[str, float]]) -> str:
-    """A table for the screen: a row each, accuracy and ECE in percent.
+    """A table for the screen: a row each; all but NLL and Brier score in percent.
 
     Args:
         rows: Name of the row -> what ``figures_of`` returns.
@@ -26,18 +31,60 @@ def table_of(rows: dict[str, dict[str, float]]) -> str:
         Lines of text.
 
     Example:
-        >>> print(table_of({"test": {"accuracy": 0.5, "ece": 0.1, "nll": 1.0, "brier": 0.25}}))
-                  accuracy %     ECE %       NLL     Brier
-        test           50.00     10.00    1.0000    0.2500
+        >>> row = {"accuracy": 0.5, "ece": 0.1, "ece_floor": 0.06, "ece_debiased": 0.08}
+        >>> print(table_of({"test": {**row, "gap": -0.1, "nll": 1.0, "brier": 0.25}}))
+                  accuracy %   ECE %   floor  debiased     gap     NLL   Brier
+        test           50.00   10.00    6.00      8.00  -10.00  1.0000  0.2500
     """
+    columns = {
+        "accuracy %": "accuracy",
+        "ECE %": "ece",
+        "floor": "ece_floor",
+        "debiased": "ece_debiased",
+        "gap": "gap",
+    }
+    table = _percent(rows, columns)
+    table[0] += "     NLL   Brier"
+    for number, row in enumerate(rows.values(), start=1):
+        table[number] += f"{row['nll']:>8.4f}{row['brier']:>8.4f}"
+    return "\n".join(table)
+
+
+def means_of(rows: dict[str, dict[str, float]]) -> str:
+    """A table for the screen: a row each, means over corruptions in percent.
+
+    Args:
+        rows: Name of the row -> what ``mean_over_corruptions`` returns.
+
+    Returns:
+        Lines of text.
+
+    Example:
+        >>> row = {"cacc": 0.5, "cece": 0.1, "cece_floor": 0.06, "cece_debiased": 0.08}
+        >>> print(means_of({"test": {**row, "cgap": -0.05, "cgap_size": 0.075}}))
+                  cAcc %  cECE %   floor  debiased     gap   |gap|
+        test       50.00   10.00    6.00      8.00   -5.00    7.50
+    """
+    columns = {
+        "cAcc %": "cacc",
+        "cECE %": "cece",
+        "floor": "cece_floor",
+        "debiased": "cece_debiased",
+        "gap": "cgap",
+        "|gap|": "cgap_size",
+    }
+    return "\n".join(_percent(rows, columns))
+
+
+def _percent(rows: dict[str, dict[str, float]], columns: dict[str, str]) -> list[str]:
+    """Lines of a table: names to the left, figures in percent below their headings."""
     width = max(8, *(len(name) for name in rows))
-    lines = [f"{'':<{width}}  accuracy %     ECE %       NLL     Brier"]
+    widths = {heading: max(8, len(heading) + 2) for heading in columns}
+    lines = [" " * width + "".join(f"{heading:>{widths[heading]}}" for heading in columns)]
     for name, row in rows.items():
-        lines.append(
-            f"{name:<{width}}{100 * row['accuracy']:>12.2f}{100 * row['ece']:>10.2f}"
-            f"{row['nll']:>10.4f}{row['brier']:>10.4f}"
-        )
-    return "\n".join(lines)
+        values = (f"{100 * row[key]:>{widths[heading]}.2f}" for heading, key in columns.items())
+        lines.append(f"{name:<{width}}" + "".join(values))
+    return lines
 
 
 def versions() -> dict[str, str]:
@@ -76,7 +123,7 @@ class Report:
     attack: dict[str, str | float] | None
 
     def means(self) -> dict[str, dict[str, float]]:
-        """Clean figures, cAcc and cECE of each model at each temperature."""
+        """Clean figures and ``mean_over_corruptions`` of each model at each temperature."""
         groups: dict[str, list[Row]] = {}
         for row in self.rows:
             groups.setdefault(f"{row.model}, T = {row.temperature:.3f}", []).append(row)
@@ -94,12 +141,12 @@ class Report:
         for name, size in self.holdout.items():
             print(f"{name}: a temperature was fitted on {size:,} hold-out images")
         print(table_of(means))
+        print(LEGEND)
         if self.corrupted:
             seed = self.corrupted["seed"]
             seed = "" if seed is None else f"; seed {seed}"
             print(f"\n{self.corrupted['name']}{seed}; means over types and severities")
-            for name, figures in means.items():
-                print(f"{name}  cAcc {100 * figures['cacc']:.2f}  cECE {100 * figures['cece']:.2f}")
+            print(means_of(means))
         for name, by_epsilon in self.robust.items():
             for epsilon, accuracy in by_epsilon.items():
                 attack = (

@@ -15,6 +15,7 @@ from tests.conftest import linear_network
 from tests.train.conftest import failing_message, run_commands
 from train.evaluation import figures_of
 from train.predictor import Predictor
+from train.report import means_of, table_of
 
 CORRUPTED = "--corruptions=brightness,contrast,saturate"
 MISTAKES = {
@@ -74,6 +75,7 @@ def evaluated(finished_run, tmp_path_factory):
         "--attack_epsilons=0.01,0.1",
         "--attack_steps=3",
         "--attack_restarts=1",
+        "--attack_examples=30",
     ]
     ended = {"first": run_commands([first], folder / "printed-1")[0]}
     ended["written"] = _times(corrupted)
@@ -161,8 +163,13 @@ def test_table_is_tidy(first, finished_run, predictor):
         "examples",
         "accuracy",
         "ece",
+        "ece_floor",
+        "ece_debiased",
+        "gap",
         "nll",
         "brier",
+        "aurc",
+        "e_aurc",
     ]
     assert [
         {key: float(x) if isinstance(x, int) else x for key, x in row.items()}
@@ -198,7 +205,10 @@ def test_means_are_over_types_and_severities(first, finished_run):
         means = content["means"][f"{finished_run[0]}, T = {temperature:.3f}"]
         corrupted = [row for row in mine if row["severity"]]
         assert means["cacc"] == pytest.approx(np.mean([row["accuracy"] for row in corrupted]))
-        assert means["cece"] == pytest.approx(np.mean([row["ece"] for row in corrupted]))
+        for name in ("ece", "ece_floor", "ece_debiased", "gap", "aurc", "e_aurc"):
+            assert means[f"c{name}"] == pytest.approx(np.mean([row[name] for row in corrupted]))
+        sizes = [abs(row["gap"]) for row in corrupted]
+        assert means["cgap_size"] == pytest.approx(np.mean(sizes))
         assert means["accuracy"] == mine[0]["accuracy"]
 
 
@@ -217,9 +227,9 @@ def test_report_says_what_was_measured(evaluated, first, finished_run):
     assert f"{finished_run[0]}: a temperature was fitted on 100 hold-out images" in printed
     assert content["versions"]["tensorflow"] == tf.__version__
     assert "saturate is skipped: grey images have no saturation to change" in printed
-    for means in content["means"].values():
-        line = f"cAcc {100 * means['cacc']:.2f}  cECE {100 * means['cece']:.2f}"
-        assert line in printed and f"{100 * means['accuracy']:.2f}" in printed
+    clean, corrupted = table_of(content["means"]), means_of(content["means"])
+    assert len(clean.splitlines()) == len(corrupted.splitlines()) == 1 + len(content["means"])
+    assert clean in printed and corrupted in printed
     assert f"{name}, 40 images per set; seed 0; means over types and severities" in printed
 
 
@@ -230,19 +240,19 @@ def test_attack_is_reported_with_its_settings(evaluated, first, finished_run):
     assert list(robust) == ["0.0", "0.01", "0.1"]
     assert robust["0.1"] < robust["0.01"] <= robust["0.0"] <= 1.0
     assert all(
-        (40 * accuracy) == pytest.approx(round(40 * accuracy)) for accuracy in robust.values()
+        (30 * accuracy) == pytest.approx(round(30 * accuracy)) for accuracy in robust.values()
     )
     assert content["attack"] == {
         "steps": 3,
         "restarts": 1,
         "relative_step_size": 0.25,
         "loss": "crossentropy",
-        "examples": 40,
+        "examples": 30,
         "seed": 0,
     }
     line = (
         f"accuracy {100 * robust['0.1']:.2f} under PGD, ε = 0.1, 3 steps, 1 restart, "
-        "crossentropy, 40 images, seed 0"
+        "crossentropy, 30 images, seed 0"
     )
     assert line in evaluated[1]["first"].stdout
 

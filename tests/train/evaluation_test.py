@@ -14,6 +14,7 @@ from keras_autolabel import projected_gradient_descent
 from tests.conftest import linear_network
 from train.evaluation import (
     ATTACK_LOSSES,
+    MEANS,
     Row,
     corrupted_rows,
     describe_corrupted,
@@ -113,6 +114,14 @@ def test_published_set_gives_the_figures_of_its_making(published, batch_size):
     means = mean_over_corruptions(rows)
     assert means["cacc"] == pytest.approx((0.7 + 1.0) / 2)
     assert means["cece"] == pytest.approx((0.14 + 0.2) / 2, abs=1e-5)
+    # Signed, fog has -0.1, 0, 0.1, 0.2, 0.3, and brightness -0.2.
+    assert means["cgap"] == pytest.approx((0.1 - 0.2) / 2, abs=1e-5)
+    assert means["cgap_size"] == pytest.approx((0.14 + 0.2) / 2, abs=1e-5)
+    # Twenty confidences of 0.8 in one bin; without the floor three of the ten sets have no error.
+    floor = np.sqrt(2 / np.pi * 0.8 * 0.2 / 20)
+    assert means["cece_floor"] == pytest.approx(floor, rel=1e-5)
+    errors = np.maximum(np.array([0.1, 0.0, 0.1, 0.2, 0.3] + 5 * [0.2]) ** 2 - floor**2, 0.0)
+    assert means["cece_debiased"] == pytest.approx(np.sqrt(errors).mean(), rel=1e-4)
 
 
 def test_temperature_changes_the_ece_and_nothing_that_is_predicted(published):
@@ -131,7 +140,9 @@ def test_perfect_classifier_is_right_and_calibrated_everywhere(published):
         return 100.0 * _read_class(images)
 
     rows = _rows(perfect, published, corruptions="brightness")
-    assert mean_over_corruptions(rows) == {"cacc": 1.0, "cece": pytest.approx(0.0, abs=1e-6)}
+    means = mean_over_corruptions(rows)
+    assert means.pop("cacc") == 1.0
+    assert means == pytest.approx(dict.fromkeys(means, 0.0), abs=1e-6)
 
 
 def test_classifier_that_does_not_look_is_right_by_chance(published):
@@ -139,7 +150,11 @@ def test_classifier_that_does_not_look_is_right_by_chance(published):
     row = tf.one_hot([0], CLASSES) * SURE
     rows = _rows(lambda images, training=False: tf.repeat(row, len(images), 0), published)
     means = mean_over_corruptions(rows)
-    assert means == {"cacc": pytest.approx(0.25), "cece": pytest.approx(0.55, abs=1e-5)}
+    assert means["cacc"] == pytest.approx(0.25)
+    for name in ("cece", "cgap", "cgap_size"):
+        assert means[name] == pytest.approx(0.55, abs=1e-5)
+    # Nothing is known of which are right.
+    assert means["caurc"] == pytest.approx(0.75)
 
 
 def test_random_classifier_has_the_accuracy_of_chance():
@@ -299,12 +314,16 @@ def test_scores_take_one_batch_after_the_other():
 
 
 def test_means_leave_clean_rows_out():
+    def row(severity, **figures):
+        return Row("m", "fog", severity, 1.0, dict.fromkeys(MEANS.values(), 0.0) | figures)
+
     rows = [
-        Row("m", "none", 0, 1.0, {"accuracy": 0.0, "ece": 1.0}),
-        Row("m", "fog", 1, 1.0, {"accuracy": 0.5, "ece": 0.25}),
-        Row("m", "snow", 1, 1.0, {"accuracy": 1.0, "ece": 0.0}),
+        row(0, accuracy=0.0, ece=1.0, gap=1.0),
+        row(1, accuracy=0.5, ece=0.25, gap=0.25),
+        row(2, accuracy=1.0, ece=0.0, gap=-0.75),
     ]
-    assert mean_over_corruptions(rows) == {"cacc": 0.75, "cece": 0.125}
+    expected = {"cacc": 0.75, "cece": 0.125, "cgap": -0.25, "cgap_size": 0.5}
+    assert mean_over_corruptions(rows) == dict.fromkeys(MEANS, 0.0) | expected
 
 
 # --- attacks ----------------------------------------------------------------------------------
