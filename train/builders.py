@@ -90,7 +90,7 @@ def load_data(settings: Settings, *, download: bool = False) -> data.Splits:
 
     Args:
         settings: The settings of the run.
-        download: Whether TFDS may download and prepare what is missing.
+        download: Whether what is missing may be fetched.
 
     Returns:
         ``data.Splits``.

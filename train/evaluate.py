@@ -32,7 +32,7 @@ PREPARED = ("data_dir", "image_size", "crop_and_flip", "skip_unreadable")
 flags.DEFINE_multi_string("model", None, "What to measure; may be given several times.")
 command_line.define_flags(["dataset", *PREPARED], of_the_run=True)
 command_line.define_flags(["num_bins"])
-flags.DEFINE_boolean("download", False, "Lets TFDS download and prepare a data set, once.")
+flags.DEFINE_boolean("download", False, "Fetches a data set that is missing, once.")
 flags.DEFINE_integer(
     "examples",
     None,

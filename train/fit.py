@@ -1,10 +1,10 @@
 """Trains an image classifier on augmented images, measures it, exports it and draws it.
 
-Without a flag it trains AugMix + AutoLabel on scikit-learn's handwritten digits:
+Without a flag it trains AugMix + AutoLabel on a part of Fashion-MNIST that comes along:
 
     python -m train.fit
 
-The paper's comparison on Fashion-MNIST, with one-hot labels and with learned labels:
+The paper's comparison on all of Fashion-MNIST, with one-hot labels and with learned labels:
 
     python -m train.fit --dataset=fashion_mnist --labels=one_hot
     python -m train.fit --dataset=fashion_mnist --labels=autolabel
@@ -22,7 +22,7 @@ from train.report import table_of
 from train.settings import FIELDS, check_read
 
 command_line.define_flags(FIELDS)
-flags.DEFINE_boolean("download", False, "Lets TFDS download and prepare a data set, once.")
+flags.DEFINE_boolean("download", False, "Fetches a data set that is missing, once.")
 flags.DEFINE_string("output_dir", None, "Folder of the results; runs/<what is run> by default.")
 flags.DEFINE_boolean("overwrite", False, "Replaces the run that --output_dir holds.")
 

@@ -30,7 +30,7 @@ class Predictor:
             there is taken.
         data_dir: Where the data of a run that was killed are, whose moments the network needs;
             None: where its settings say.
-        download: Whether TFDS may download them.
+        download: Whether they may be fetched.
 
     Attributes:
         run_settings: The settings of the run that it comes from, out of its ``settings.json``; None

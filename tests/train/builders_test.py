@@ -126,7 +126,8 @@ def test_data_are_split_as_the_settings_say():
     first, other = (
         load_data(Settings(seed=seed, train_examples=200, holdout_examples=50)) for seed in (3, 4)
     )
-    assert first.counts() == other.counts() == {"train": 200, "holdout": 50, "test": 300}
+    assert first.name == "fashion_mnist_small"
+    assert first.counts() == other.counts() == {"train": 200, "holdout": 50, "test": 2000}
     assert (first.holdout.images != other.holdout.images).any()
 
 

@@ -32,6 +32,7 @@ for number, (module, *arguments) in enumerate(json.load(sys.stdin)):
 """
 # With mixup labels can move both ways from where they start.
 SMALL_RUN = (
+    "--dataset=digits",
     "--augmentation=mixup",
     "--train_examples=400",
     "--holdout_examples=100",

@@ -17,6 +17,7 @@ from train.run_folder import read_history, table_in
 
 # Trains in seconds: no augmentation, one epoch of two steps.
 TINY = (
+    "--dataset=digits",
     "--augmentation=none",
     "--labels=one_hot",
     "--train_examples=64",
@@ -24,7 +25,7 @@ TINY = (
     "--epochs=1",
 )
 MISTAKES = {
-    "unknown data set": (["--dataset=mnist"], "", "<digits|fashion_mnist"),
+    "unknown data set": (["--dataset=mnist"], "", "<fashion_mnist_small|digits|fashion_mnist"),
     "unknown augmentation": (["--augmentation=blur"], "", "<none|augmix|randaugment|mixup|"),
     "unknown flag": (["--batchsize=3"], "", "Unknown command line flag 'batchsize'"),
     "negative width": (["--width=-1"], "", "--width=-1: -1 is not a positive integer"),
