@@ -189,7 +189,7 @@ def _text(summary: Summary, figure: str) -> str:
 
 def _head(figure: str) -> str:
     column = COLUMNS[figure]
-    return column.title + {"high": " ↑", "low": " ↓", "zero": " → 0", "": ""}[column.better]
+    return column.title + {"high": " ↑", "low": " ↓", "zero": " →\u00a00", "": ""}[column.better]
 
 
 def _best(values: Sequence[float], figure: str) -> set[int]:

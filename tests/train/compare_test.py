@@ -87,10 +87,11 @@ def is_alive(process: int) -> bool:
 
 
 def told(folder: Path) -> str:
-    """``report.md`` without the seconds, which no two runs share, and the name of the folder."""
+    """``report.md`` without seconds and the folder, quoted or not, which no two runs share."""
     text = (folder / "report.md").read_text("utf-8").replace(str(folder), "FOLDER")
+    text = text.replace("'", "")
     text = re.sub(r"(?s)## What it costs.*?## Figures", "## Figures", text)
-    return re.sub(r"[Tt]raining time × [\d.]+( to [\d.]+)?", "", text)
+    return re.sub(r"[Tt]raining time ×\s*[\d.]+( to [\d.]+)?", "", text)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +219,8 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(finished):
 def test_a_folder_of_other_settings_is_refused_with_the_difference(finished):
     folder, _ = finished
     before = (folder / "comparison.json").read_bytes()
-    ended = compare("--methods=cutmix", "--epochs=5", "--l2=0.5", f"--output_dir={folder}")
+    arguments = ("--methods=cutmix,cutmix_autolabel", "--epochs=5", "--l2=0.5")
+    ended = compare(*arguments, f"--output_dir={folder}")
     message = ended.stderr.strip().splitlines()[-1]
     assert ended.returncode == 1
     assert "epochs: 4 there, 5 asked for; l2: 0.0001 there, 0.5 asked for" in message
