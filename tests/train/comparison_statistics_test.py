@@ -78,6 +78,9 @@ def test_the_table_of_all_methods_from_the_files_with_numpy_alone(made, measured
         expected = [
             f"{m:.2f} ± {e:.2f}".replace("-", "−") for m, e in zip(mean, error, strict=True)
         ]
+        # Those of the floors have no error.
+        for place in (2, 7):
+            expected[place] = expected[place].partition(" ")[0]
         assert [cell.text for cell in row[1:]] == expected
 
 
