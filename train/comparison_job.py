@@ -167,17 +167,19 @@ def measure(
         The arrays of ``predictions.npz``, ``<corruption>/<severity>/confidence`` and
         ``.../correct``, see ``predictions_of``; and the figures of each set and temperature.
     """
-    test = data.in_memory(splits.test)
     found = corrupted_sets.open_corrupted(corrupted)
     count = 1 + len(found.corruptions) * len(found.severities)
     arrays, rows = {}, []
 
     def parts():
-        yield *CLEAN, test.images, test.labels
-        yield from corrupted_sets.read_corrupted(corrupted)
+        # Clean images may be files, of which only some are in memory at once.
+        batches = splits.test.batches(ROWS).as_numpy_iterator()
+        clean, labels = zip(*((predictor.logits(x), y) for x, y in batches), strict=True)
+        yield *CLEAN, np.concatenate(clean), np.concatenate(labels)
+        for part in corrupted_sets.read_corrupted(corrupted):
+            yield part.corruption, part.severity, logits_of(predictor, part.images), part.labels
 
-    for number, (corruption, severity, images, labels) in enumerate(parts(), start=1):
-        logits = logits_of(predictor, images)
+    for number, (corruption, severity, logits, labels) in enumerate(parts(), start=1):
         confidence, correct = predictions_of(labels, logits, temperatures)
         arrays[f"{corruption}/{severity}/confidence"] = confidence
         arrays[f"{corruption}/{severity}/correct"] = correct
