@@ -1,19 +1,22 @@
 #!/usr/bin/env python
 """Do the tests bite? Changes the formulas one small thing at a time, and runs the tests on each.
 
-    python .ci/mutate.py --sample 300 --seed 1 [MODULE ...]
+    python .ci/mutate.py --sample 80 --seed 1 [MODULE ...]
 
 A mutant is one file with one change: an operator swapped, a constant moved, a condition negated, a
 minimum made a maximum, a check left out. It is killed if a test fails. TensorFlow is imported once;
 each mutant is tried in a fork, by the tests that call the function it changes, quick ones first.
+Which those are is seen in one run of all tests beforehand.
 """
 
 import argparse
 import ast
 import copy
+import gc
 import importlib
 import importlib.machinery
 import importlib.util
+import itertools
 import json
 import linecache
 import os
@@ -23,7 +26,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -87,14 +89,14 @@ class Mutant(NamedTuple):
     Attributes:
         module: Its name, as in ``COVERED_BY``.
         line: Where the change is.
-        function: First line of the outermost function around it, None: outside of all.
+        function: First line and name of the outermost function around it, None: outside of all.
         change: Old and new code.
         source: The changed file.
     """
 
     module: str
     line: int
-    function: int | None
+    function: tuple[int, str] | None
     change: str
     source: str
 
@@ -134,19 +136,22 @@ def _replaced(text: str, node: ast.AST, new: str) -> str:
     return (before + new.encode() + after).decode()
 
 
-def _changes(node: ast.AST, function: int | None = None, argument: str = "None") -> Iterator[tuple]:
-    """``(node, what may replace it, first line of the outermost function around it)``.
+def _changes(
+    node: ast.AST, function: tuple[int, str] | None = None, argument: str = "None"
+) -> Iterator[tuple]:
+    """``(node, what may replace it, the outermost function around it)``.
 
     Args:
         node: The node to look into.
-        function: First line of the outermost function around it.
+        function: First line and name of the outermost function around it.
         argument: First argument of the innermost one.
     """
     if isinstance(node, ast.FunctionDef):
         names = [x.arg for x in node.args.args if x.arg not in ("self", "cls")]
         argument = names[0] if names else "None"
         if function is None:
-            function = min([node.lineno, *(x.lineno for x in node.decorator_list)])
+            first_line = min([node.lineno, *(x.lineno for x in node.decorator_list)])
+            function = first_line, node.name
     if isinstance(node, ast.If):
         yield node.test, f"not ({ast.unparse(node.test)})", function
     if isinstance(node, ast.Return) and node.value and ast.unparse(node.value) != argument:
@@ -255,25 +260,29 @@ class Selection:
 class Survey:
     """Plugin of pytest: how long each test takes, whether it passes, and what it calls.
 
+    Calls are ``(file, first line)``, and ``("", name)`` of what AutoGraph has written anew.
+
     Args:
         file: Where it is written, as JSON.
-        traced: The file of the module, the functions of which are watched; None: none.
     """
 
-    def __init__(self, file: str, traced: pathlib.Path | None):
-        self.file, self.traced, self.tests = file, traced and str(traced), {}
+    def __init__(self, file: str):
+        self.file, self.tests = file, {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):
         """Watches a test, its fixtures included."""
-        calls = set()
+        calls, watched = set(), str(ROOT / PACKAGE)
 
         def trace(frame, event, argument):
-            if frame.f_code.co_filename == self.traced:
-                calls.add(frame.f_code.co_firstlineno)
+            code = frame.f_code
+            if code.co_filename.startswith(watched):
+                calls.add((code.co_filename, code.co_firstlineno))
+            elif "__autograph_generated" in code.co_filename:
+                calls.add(("", code.co_name.removeprefix("tf__")))
 
         start = time.monotonic()
-        sys.settrace(trace if self.traced else None)
+        sys.settrace(trace)
         try:
             return (yield)
         finally:
@@ -316,51 +325,44 @@ def in_fork(run: Callable[[], int], *, seconds: float) -> int | None:
 
 def run_pytest(files: list[str], *plugins, arguments: tuple[str, ...] = ()) -> int:
     """pytest on test files of this folder."""
-    options = ["-q", "-p", "no:cacheprovider", "-W", "ignore", *arguments]
+    left_out = [f"-pno:{plugin}" for plugin in ("cacheprovider", "unraisableexception")]
+    options = ["-q", "--tb=no", "-W", "ignore", *left_out, *arguments]
     return pytest.main([*options, *files], plugins=list(plugins))
 
 
-def survey(module: str, folder: str) -> dict[str, dict]:
-    """The tests of a module by their names: seconds, and the functions that each one calls.
+def survey(modules: list[str], folder: str) -> dict[str, dict]:
+    """The tests of some modules by their names: seconds, and the functions that each one calls.
 
     Raises:
         SystemExit: If a test fails without any change.
     """
-    paths = [TESTS / f"{name}_test.py" for name in (module, *COVERED_BY[module])]
-    files = [str(path.relative_to(ROOT)) for path in paths if path.exists()]
-    plain, traced = (os.path.join(folder, name) for name in ("plain.json", "traced.json"))
-    in_fork(lambda: run_pytest(files, Survey(plain, None)), seconds=900)
-
-    def watched():
-        # What is turned into a graph calls other code, which AutoGraph has written.
-        import tensorflow as tf
-
-        tf.config.run_functions_eagerly(True)
-        tf.data.experimental.enable_debug_mode()
-        return run_pytest(files, Survey(traced, path_of(module)))
-
-    in_fork(watched, seconds=1800)
-    tests, calls = (
-        json.loads(pathlib.Path(file).read_text(encoding="utf-8")) for file in (plain, traced)
-    )
+    files = sorted({file for module in modules for file in tests_of(module)})
+    seen = os.path.join(folder, "tests.json")
+    in_fork(lambda: run_pytest(files, Survey(seen)), seconds=3600)
+    tests = json.loads(pathlib.Path(seen).read_text(encoding="utf-8"))
     failed = [name for name, test in tests.items() if test.get("failed")]
     if failed or not tests:
-        raise SystemExit(f"Tests of {module} that fail without any change: {failed or 'all'}")
-    for name, test in tests.items():
-        watched_test = calls.get(name, {"failed": True})
-        # One that fails without graphs has not shown all that it calls.
-        test["calls"] = None if watched_test.get("failed") else set(watched_test["calls"])
+        raise SystemExit(f"Tests that fail without any change: {failed or 'all'}")
+    for test in tests.values():
+        test["calls"] = set(map(tuple, test["calls"]))
     return tests
+
+
+def tests_of(module: str) -> list[str]:
+    """The files with the tests of a module."""
+    paths = [TESTS / f"{name}_test.py" for name in (module, *COVERED_BY[module])]
+    return [str(path.relative_to(ROOT)) for path in paths if path.exists()]
 
 
 def outcome(mutant: Mutant, tests: dict[str, dict]) -> str:
     """Whether a mutant is killed: ``"killed"``, ``"timeout"``, ``"survived"`` or ``"no test"``."""
-    calling = [
-        name
-        for name, test in tests.items()
-        if mutant.function is None or test["calls"] is None or mutant.function in test["calls"]
-    ]
-    names = sorted(calling, key=lambda name: tests[name]["seconds"])
+    files = tests_of(mutant.module)
+    names = [name for name in tests if name.partition("::")[0] in files]
+    if mutant.function is not None:
+        line, function = mutant.function
+        called = {(str(path_of(mutant.module)), line), ("", function)}
+        names = [name for name in names if tests[name]["calls"] & called]
+    names.sort(key=lambda name: tests[name]["seconds"])
     if not names:
         return "no test"
 
@@ -378,38 +380,44 @@ def main() -> None:
     """Tries the mutants, prints what became of each, and lists the survivors."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(COVERED_BY)}")
-    parser.add_argument("--sample", type=int, help="try so many of the mutants, default all")
+    parser.add_argument("--sample", type=int, help="try so many of each module, default all")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     arguments = parser.parse_args()
     modules = arguments.modules or list(COVERED_BY)
     unknown = set(modules) - set(COVERED_BY)
     if unknown:
         parser.error(f"no such module: {', '.join(unknown)}")
-    mutants = [mutant for module in modules for mutant in mutants_of(module)]
-    if arguments.sample:
-        chosen = random.Random(arguments.seed).sample(range(len(mutants)), arguments.sample)
-        mutants = [mutants[number] for number in sorted(chosen)]
+    mutants, counts, survivors = {}, {}, []
+    for module in modules:
+        mutants[module] = mutants_of(module)
+        counts[module] = len(mutants[module])
+        chosen = list(range(counts[module]))
+        if arguments.sample:
+            size = min(arguments.sample, len(chosen))
+            chosen = sorted(random.Random(arguments.seed).sample(chosen, size))
+        mutants[module] = [mutants[module][number] for number in chosen]
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     # Whatever is imported here is not imported again in every fork; the package must be.
     for name in ("tensorflow", "tensorflow.keras.layers", "scipy.optimize", "sklearn.datasets"):
         importlib.import_module(name)
-    counts, survivors = Counter(), []
+    # What a fork never writes to is not copied.
+    gc.freeze()
     with tempfile.TemporaryDirectory() as folder:
-        for module in dict.fromkeys(mutant.module for mutant in mutants):
-            tests = survey(module, folder)
-            for mutant in (mutant for mutant in mutants if mutant.module == module):
-                result = outcome(mutant, tests)
-                line = f"{PACKAGE}/{module}.py:{mutant.line}: {mutant.change}"
-                print(f"{result:8}  {line}", flush=True)
-                counts[module, result in ("killed", "timeout")] += 1
-                if result not in ("killed", "timeout"):
-                    survivors.append(line)
-    print(f"\n{len(survivors)} of {len(mutants)} survived:", *survivors, sep="\n  ")
-    for module in dict.fromkeys(mutant.module for mutant in mutants):
-        killed, tried = counts[module, True], counts[module, True] + counts[module, False]
-        print(f"{module}: {killed} of {tried} killed, {killed / tried:.0%}")
+        tests = survey(modules, folder)
+    for mutant in itertools.chain.from_iterable(mutants.values()):
+        result = outcome(mutant, tests)
+        line = f"{PACKAGE}/{mutant.module}.py:{mutant.line}: {mutant.change}"
+        print(f"{result:8}  {line}", flush=True)
+        if result not in ("killed", "timeout"):
+            survivors.append((mutant.module, line))
+    print(f"\n{len(survivors)} survived:", *(line for _, line in survivors), sep="\n  ")
+    for module in modules:
+        tried = len(mutants[module])
+        killed = tried - sum(name == module for name, _ in survivors)
+        rate = f"{killed} of {tried} killed, {killed / tried:.0%}"
+        print(f"{module}: {rate}; {counts[module]} in all")
 
 
 if __name__ == "__main__":

@@ -1,99 +1,34 @@
 """Batches for training and for evaluation, whatever the images are stored in."""
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
-
-import numpy as np
 import tensorflow as tf
 
 from data.crops import crop_seed
-
-
-class Order(NamedTuple):
-    """What the order of training is drawn for.
-
-    Attributes:
-        seed: Seed of the order.
-        batch_size: Rows in each batch, over all replicas.
-        input_context: Of this worker; None: there is only one.
-    """
-
-    seed: int
-    batch_size: int
-    input_context: tf.distribute.InputContext | None = None
-
-
-class Source(Protocol):
-    """Where a ``Split`` gets its images from.
-
-    Datasets of its images hold their keys: what ``reader`` needs to find each one.
-    """
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether ``images`` are at hand; ``reader`` then takes the keys of a whole batch."""
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of each image, as it is given."""
-
-    @property
-    def labels(self) -> np.ndarray:
-        """int32 [M], in order."""
-
-    def __len__(self) -> int:
-        """Number of images, M."""
-
-    def select(self, rows: np.ndarray) -> "Source":
-        """The images with these row numbers, int [m] ascending."""
-
-    def stratified_rows(self, size: int, *, seed: int, what: str) -> np.ndarray:
-        """Row numbers of a draw of every class."""
-
-    def in_order(self) -> tf.data.Dataset:
-        """The keys of all images once, in order."""
-
-    def epoch(self, epoch: tf.Tensor, order: Order, crops: tf.Tensor | None) -> tf.data.Dataset:
-        """The keys of this worker's images of an epoch, int64 [], for whole batches.
-
-        Where there is a seed of ``crops``, int [2], each key is followed by what an image needs to
-        be cropped and flipped.
-        """
-
-    def reader(self) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-        """What gives an image, uint8, and its label, int32, for the parts of a key."""
+from data.source import Order, Source
 
 
 def training_batches(
-    source: Source,
-    *,
-    crop_and_flip: bool,
-    batch_size: int,
-    seed: int,
-    epochs: int,
-    initial_epoch: int = 0,
-    input_context: tf.distribute.InputContext | None = None,
+    source: Source, order: Order, *, epochs: range, crop_and_flip: bool
 ) -> tf.data.Dataset:
-    """Shuffled batches of all epochs; see ``Split.training_batches``.
+    """Shuffled batches of some epochs; see ``Split.training_batches``.
 
     What an epoch reads is known from its number; images are read behind that, several at once,
     and no more of them than the next few batches hold.
     """
+    batch_size = order.batch_size
     if len(source) < batch_size:
         raise ValueError(
             f"There are fewer training images than one batch. Received: {len(source)} images, "
             f"batch_size={batch_size}"
         )
-    rows_here, rows_per_replica = share_of(batch_size, input_context)
+    rows_here, rows_per_replica = share_of(batch_size, order.input_context)
     images_here = len(source) // batch_size * rows_here
-    order = Order(seed, batch_size, input_context)
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        crops = crop_seed(seed, epoch) if crop_and_flip else None
+        crops = crop_seed(order.seed, epoch) if crop_and_flip else None
         return source.epoch(epoch, order, crops).take(images_here)
 
-    keys = tf.data.Dataset.range(initial_epoch, epochs).flat_map(one_epoch)
-    steps = images_here // rows_per_replica * (epochs - initial_epoch)
+    keys = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch)
+    steps = images_here // rows_per_replica * len(epochs)
     # Where tf.distribute shards batches itself, by rows and not by files: it must not split the
     # order.
     options = tf.data.Options()

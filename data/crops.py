@@ -114,52 +114,6 @@ def centre_window(image_shape: tf.Tensor, *, fraction: float) -> tf.Tensor:
     return tf.concat([(image_shape[:2] - side) // 2, [side, side]], axis=0)
 
 
-def decode_window(
-    encoded: tf.Tensor,
-    window_of: Callable[[tf.Tensor], tf.Tensor],
-    *,
-    image_size: int,
-    antialias: bool,
-) -> tf.Tensor:
-    """Decodes a window of an image and brings it to a square, bicubically.
-
-    Of a JPEG nothing but the window is decoded.
-
-    Args:
-        encoded: string []: the contents of a JPEG, PNG, GIF (its first frame) or BMP file.
-        window_of: From the shape, int32 [3], to a window, int32 [4]: top, left, height, width.
-        image_size: Side of the result in pixels.
-        antialias: Whether to filter what a smaller image cannot show; the published settings of
-            ImageNet do not.
-
-    Returns:
-        uint8 [image_size, image_size, 3].
-
-    Example:
-        >>> png = tf.io.encode_png(tf.fill([5, 9, 3], tf.constant(7, tf.uint8)))
-        >>> image = decode_window(png, lambda shape: centre_window(shape, fraction=1.0),
-        ...                       image_size=2, antialias=True)
-        >>> image.shape.as_list(), int(image[0, 0, 0])
-        ([2, 2, 3], 7)
-    """
-
-    def of_jpeg() -> tf.Tensor:
-        window = window_of(tf.image.extract_jpeg_shape(encoded))
-        return tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
-
-    def of_other() -> tf.Tensor:
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        window = window_of(tf.shape(image))
-        end = window[:2] + window[2:]
-        return image[window[0] : end[0], window[1] : end[1]]
-
-    image = tf.cond(tf.io.is_jpeg(encoded), of_jpeg, of_other)
-    size = [image_size, image_size]
-    image = tf.image.resize(image, size, method="bicubic", antialias=antialias)
-    image = tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
-    return tf.ensure_shape(image, [*size, 3])
-
-
 @dataclasses.dataclass(frozen=True)
 class View:
     """What is shown of images that come in any size: always a square of RGB.
@@ -167,7 +121,8 @@ class View:
     Attributes:
         image_size: Side of the square that each becomes, in pixels.
         centre_fraction: Unless it is cropped, the middle square of this part of the shorter side.
-        antialias: Whether images are filtered before they are made smaller.
+        antialias: Whether to filter what a smaller image cannot show; the published settings of
+            ImageNet do not.
 
     Example:
         >>> png = tf.io.encode_png(tf.fill([5, 9, 3], tf.constant(7, tf.uint8)))
@@ -190,23 +145,38 @@ class View:
         """What is shown of a file.
 
         Args:
-            encoded: string []: see ``decode_window``.
+            encoded: string []: the contents of a JPEG, PNG, GIF (its first frame) or BMP file.
             number: int []: which image it is; on it hangs its crop.
             crops: int [2]: the seed of all crops; None: the middle square is shown.
 
         Returns:
             uint8 [image_size, image_size, 3].
         """
-        options = {"image_size": self.image_size, "antialias": self.antialias}
         if crops is None:
-            return decode_window(
-                encoded,
-                lambda shape: centre_window(shape, fraction=self.centre_fraction),
-                **options,
+            return self._decoded(
+                encoded, lambda shape: centre_window(shape, fraction=self.centre_fraction)
             )
         seed = tf.random.experimental.stateless_fold_in(crops, number)
         window_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-        image = decode_window(
-            encoded, lambda shape: draw_window(shape, seed=window_seed), **options
-        )
+        image = self._decoded(encoded, lambda shape: draw_window(shape, seed=window_seed))
         return tf.where(tf.random.stateless_uniform([], flip_seed) < 0.5, image[:, ::-1], image)
+
+    def _decoded(
+        self, encoded: tf.Tensor, window_of: Callable[[tf.Tensor], tf.Tensor]
+    ) -> tf.Tensor:
+        """The window of an image, bicubically. Of a JPEG nothing but the window is decoded."""
+
+        def of_jpeg() -> tf.Tensor:
+            window = window_of(tf.image.extract_jpeg_shape(encoded))
+            return tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+
+        def of_other() -> tf.Tensor:
+            image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+            top, left, height, width = tf.unstack(window_of(tf.shape(image)))
+            return image[top : top + height, left : left + width]
+
+        image = tf.cond(tf.io.is_jpeg(encoded), of_jpeg, of_other)
+        size = [self.image_size, self.image_size]
+        image = tf.image.resize(image, size, method="bicubic", antialias=self.antialias)
+        image = tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
+        return tf.ensure_shape(image, [*size, 3])

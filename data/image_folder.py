@@ -5,15 +5,14 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Callable, Iterator
-from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 
-from data.arrays import stratified_rows
-from data.batches import Order, epoch_rows
+from data.batches import epoch_rows
 from data.crops import View
 from data.options import Options, Parts
+from data.source import Order, Source
 from data.splits import TEST_SEED, Split, split_off
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".gif": "GIF", ".bmp": "BMP"}
@@ -32,8 +31,8 @@ MOST_TESTED = 10_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ImageFiles:
-    """Image files and their classes: a ``Source`` of a ``Split``. The key of an image is its row.
+class ImageFiles(Source):
+    """Image files and their classes. The key of an image is its row.
 
     On several machines each worker reads the files of its own rows and no others.
 
@@ -46,28 +45,15 @@ class ImageFiles:
     files: np.ndarray
     labels: np.ndarray
     view: View
-    in_memory: ClassVar[bool] = False
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of each image."""
         return self.view.image_shape
 
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.labels)
-
     def select(self, rows: np.ndarray) -> "ImageFiles":
         """The files with these row numbers, int [m]."""
         return dataclasses.replace(self, files=self.files[rows], labels=self.labels[rows])
-
-    def stratified_rows(self, size: int, *, seed: int, what: str) -> np.ndarray:
-        """Row numbers of a draw of every class; see the function of this name."""
-        return stratified_rows(self.labels, size, seed=seed, what=what)
-
-    def in_order(self) -> tf.data.Dataset:
-        """All rows, in order."""
-        return tf.data.Dataset.range(len(self))
 
     def epoch(self, epoch: tf.Tensor, order: Order, crops: tf.Tensor | None) -> tf.data.Dataset:
         """This worker's rows of an epoch, see ``epoch_rows``, each with the seed of all crops."""

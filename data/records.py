@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
-from data.batches import Order
 from data.crops import View
+from data.source import Order, Source
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -21,8 +21,8 @@ RECORD_STREAM = 3_000_017
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ImageRecords:
-    """Images and classes in TFRecord files: a ``Source`` of a ``Split``.
+class ImageRecords(Source):
+    """Images and classes in TFRecord files.
 
     The key of an image is its position in the files, counted through all of them, and its record,
     a serialised example. On several machines each worker reads its own part of the files, and no
@@ -41,7 +41,6 @@ class ImageRecords:
     features: "tfds.features.FeatureConnector"
     positions: np.ndarray
     view: View
-    in_memory: ClassVar[bool] = False
 
     @classmethod
     def of(cls, builder: "tfds.core.DatasetBuilder", split: str, view: View) -> "ImageRecords":
@@ -122,7 +121,7 @@ class ImageRecords:
         Files are read in a drawn order until there is enough of every class: 2% of ImageNet for
         10,000 images. Their shares of the classes would need a pass over all of it.
 
-        All else is as in ``arrays.stratified_rows``.
+        All else is as in ``source.stratified_rows``.
         """
         classes = self.features["label"].num_classes
         rng = np.random.default_rng(seed)

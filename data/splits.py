@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.arrays import Arrays
+from data.source import Order, Source
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-    from data.batches import Source
 
 # The test part of a data set that comes without one is the same for every seed.
 TEST_SEED = 0
@@ -38,7 +37,7 @@ class Split:
 
     def __init__(
         self,
-        images: "np.ndarray | Source",
+        images: np.ndarray | Source,
         labels: np.ndarray | None = None,
         crop_and_flip: bool = False,
     ):
@@ -105,15 +104,8 @@ class Split:
         # TensorFlow takes seconds to import, and who corrupts images needs none of it.
         from data.batches import training_batches
 
-        return training_batches(
-            self.source,
-            crop_and_flip=self.crop_and_flip,
-            batch_size=batch_size,
-            seed=seed,
-            epochs=epochs,
-            initial_epoch=initial_epoch,
-            input_context=input_context,
-        )
+        order, epochs = Order(seed, batch_size, input_context), range(initial_epoch, epochs)
+        return training_batches(self.source, order, epochs=epochs, crop_and_flip=self.crop_and_flip)
 
     def batches(self, batch_size: int) -> "tf.data.Dataset":
         """All images in order, never cropped at random, for evaluation.

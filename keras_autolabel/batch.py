@@ -1,6 +1,7 @@
 """What an augmentation returns, and the checks of what it is given."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -276,23 +277,36 @@ NOT_WHOLE = f"{MARK}Labels must be whole numbers of classes. Broken numbers:"
 NOT_ONE_EACH = f"{MARK}Labels must be class numbers, one an image. Received labels:"
 
 
+# What ``check_images`` refuses, among the lines that Keras and AutoGraph put around it.
+REFUSED_IMAGES = re.compile(
+    r"^\s*(?:\x1b\[1m|ValueError: )?((?:I|Float i)mages (?:must|need) [^\n\x1b]*)", re.MULTILINE
+)
+
+
 @contextlib.contextmanager
 def refused_in_one_line() -> Iterator[None]:
     """Turns what this package asserts in the graph into a ``ValueError`` of one line.
 
-    TensorFlow tells of a failed assertion by some thirty lines about the graph.
+    TensorFlow tells of a failed assertion by some thirty lines about the graph, and Keras puts the
+    arguments of a call around what the call raises.
 
     Raises:
-        ValueError: Where an assertion of this package failed inside the ``with`` block.
+        ValueError: Where an assertion of this package failed inside the ``with`` block, or images
+            were refused for what they are.
     """
     try:
         yield
+    except ValueError as error:
+        refused = REFUSED_IMAGES.search(str(error))
+        if not refused:
+            raise
+        raise ValueError(refused[1]) from None
     except tf.errors.InvalidArgumentError as error:
         _, mark, text = str(error.message).rpartition(MARK)
         if not mark:
             raise
         # In a graph: "...Received:] [0] [255]\n\t [[{{node..."; eagerly: "...Received:'\n0\n255".
-        text = text.partition("\n\t")[0].replace("'", "")
+        text = re.split("\n\t|\x1b|\n\n", text)[0].replace("'", "")
         for between in ("] [", "\n"):
             text = text.replace(f":{between}", ": ").replace(between, ", ")
         raise ValueError(text.rstrip("], ")) from None

@@ -352,7 +352,7 @@ def _pair(data, *, most: int = 2) -> tuple:
     if not 2 <= len(parts) <= most or isinstance(parts[0], AugmentedBatch):
         raise ValueError(
             "The hold-out must be (images, labels), not augmented, or a tf.data.Dataset of "
-            f"batches of them. Received: {[type(x).__name__ for x in parts] or data!r}"
+            f"batches of them. Received: {[type(x).__name__ for x in parts] or type(data).__name__}"
         )
     return data[:2]
 

@@ -75,6 +75,11 @@ def check_policy(policy: Callable, augmentation: Callable | None, num_classes: i
         >>> from keras_autolabel import Mixup, MixupLabels
         >>> check_policy(MixupLabels(), Mixup(), 10)
     """
+    if isinstance(policy, type) or not callable(policy):
+        raise ValueError(
+            "label_policy must be an object of keras_autolabel, such as LabelSmoothing(), or any "
+            f"policy(batch) -> (confidence, partner_share). Received: label_policy={policy!r}"
+        )
     name, other = type(policy).__name__, type(augmentation).__name__
     if getattr(policy, "num_classes", num_classes) != num_classes:
         raise ValueError(
@@ -102,16 +107,17 @@ def check_policy(policy: Callable, augmentation: Callable | None, num_classes: i
         )
 
 
-def check_loss(loss: Any, policy: Callable) -> None:
+def check_loss(loss: Any, policy: Callable, num_classes: int) -> None:
     """Refuses a loss that ``AutoLabelModel.compile`` cannot use.
 
     Args:
         loss: What ``compile`` was given.
         policy: The label policy of the model.
+        num_classes: K.
 
     Raises:
-        ValueError: If the loss is no loss object, takes probabilities, or has a label policy of its
-            own.
+        ValueError: If the loss is no loss object, takes probabilities or one-hot labels, or has a
+            label policy of its own.
     """
     if loss is None:
         return
@@ -132,6 +138,17 @@ def check_loss(loss: Any, policy: Callable) -> None:
             "The loss takes probabilities, and the model returns logits: pass from_logits=True. "
             f"Received: {type(loss).__name__}(from_logits=False)"
         )
+    else:
+        # As many rows as no broadcasting would make fit.
+        rows = 3 if num_classes == 2 else 2
+        try:
+            loss(tf.zeros([rows], tf.int32), tf.zeros([rows, num_classes]))
+        except (ValueError, tf.errors.InvalidArgumentError) as error:
+            raise ValueError(
+                "Leave loss out, or give one that takes class numbers [B] and logits [B, K], such "
+                "as SparseCategoricalCrossentropy(from_logits=True): one-hot labels reach it as "
+                f"class numbers. Received: loss={type(loss).__name__}"
+            ) from error
 
 
 def parts_of(x: Any, y: Any) -> tuple[Any, Any]:
@@ -149,6 +166,8 @@ def parts_of(x: Any, y: Any) -> tuple[Any, Any]:
         known = isinstance(spec, tuple) and len(spec) >= 2 and not isinstance(spec, AugmentedBatch)
         x, y = spec[:2] if known else (None, None)
     elif y is None:
+        if hasattr(x, "shape"):
+            raise ValueError("Labels are missing: fit(images, labels). Received: images alone")
         return None, None
     else:
         y = np.asarray(y)

@@ -30,7 +30,9 @@ class CalibrationMetric(keras.metrics.Metric):
         self.from_logits = from_logits
         self.sums = self.add_weight(name="sums", shape=shape, initializer="zeros", dtype="float32")
 
-    def sums_of(self, labels: tf.Tensor, probabilities: tf.Tensor, sample_weight) -> tf.Tensor:
+    def sums_of(
+        self, labels: tf.Tensor, probabilities: tf.Tensor, sample_weight: tf.Tensor | None
+    ) -> tf.Tensor:
         """What a batch adds to the sums."""
         raise NotImplementedError
 
@@ -91,7 +93,9 @@ class ExpectedCalibrationError(CalibrationMetric):
         super().__init__((num_bins, 3), from_logits=from_logits, name=name, dtype=dtype)
         self.num_bins = num_bins
 
-    def sums_of(self, labels: tf.Tensor, probabilities: tf.Tensor, sample_weight) -> tf.Tensor:
+    def sums_of(
+        self, labels: tf.Tensor, probabilities: tf.Tensor, sample_weight: tf.Tensor | None
+    ) -> tf.Tensor:
         """float32 [num_bins, 3], as in ``calibration_sums``."""
         return calibration_sums(
             labels, probabilities, num_bins=self.num_bins, sample_weight=sample_weight
@@ -133,7 +137,9 @@ class ConfidenceGap(CalibrationMetric):
     ) -> None:
         super().__init__((3,), from_logits=from_logits, name=name, dtype=dtype)
 
-    def sums_of(self, labels: tf.Tensor, probabilities: tf.Tensor, sample_weight) -> tf.Tensor:
+    def sums_of(
+        self, labels: tf.Tensor, probabilities: tf.Tensor, sample_weight: tf.Tensor | None
+    ) -> tf.Tensor:
         """float32 [3], as in ``calibration_sums``."""
         sums = calibration_sums(labels, probabilities, num_bins=1, sample_weight=sample_weight)
         return sums[0, 0]
@@ -180,7 +186,9 @@ class ClasswiseECE(CalibrationMetric):
         self.num_classes = num_classes
         self.num_bins = num_bins
 
-    def sums_of(self, labels: tf.Tensor, probabilities: tf.Tensor, sample_weight) -> tf.Tensor:
+    def sums_of(
+        self, labels: tf.Tensor, probabilities: tf.Tensor, sample_weight: tf.Tensor | None
+    ) -> tf.Tensor:
         """float32 [num_classes, num_bins, 2]: Σ weight, Σ weight·(probability − truth)."""
         gaps = tf.cast(probabilities - tf.one_hot(labels, self.num_classes), tf.float64)
         weight = tf.ones_like(gaps)

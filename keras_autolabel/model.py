@@ -154,16 +154,18 @@ class AutoLabelModel(keras.Model):
             **kwargs: As in Keras.
 
         Raises:
-            ValueError: If the loss is no loss object, takes probabilities, or has a label policy
-                of its own, or XLA has no kernels for the augmentation.
+            ValueError: If the loss is no loss object, takes probabilities or one-hot labels, or
+                has a label policy of its own, or XLA has no kernels for the augmentation.
         """
-        check_loss(loss, self.label_policy)
+        if isinstance(getattr(loss, "policy", None), _LabelsOf):
+            loss = None  # ``model.loss``, or what an HDF5 file says of it.
+        check_loss(loss, self.label_policy, self.num_classes)
         if jit_compile and not getattr(self.augmentation, "jit_compiles", True):
             raise ValueError(
                 f"XLA has no kernels for {type(self.augmentation).__name__}: leave out jit_compile "
                 "or augment in the dataset, by dataset_transform."
             )
-        for metric in [*(metrics or []), *(kwargs.get("weighted_metrics") or [])]:
+        for metric in tf.nest.flatten([metrics, kwargs.get("weighted_metrics")]):
             if isinstance(metric, CalibrationMetric) and metric.from_logits is None:
                 metric.from_logits = True
         self.given_loss = None if isinstance(loss, SoftTargetLoss) else loss
@@ -215,15 +217,35 @@ class AutoLabelModel(keras.Model):
         with refused_in_one_line():
             return super().fit(**given)
 
+    @refused_in_one_line()
     def evaluate(self, *args: Any, **kwargs: Any):
         """``keras.Model.evaluate``: images as they are, one-hot labels."""
-        with refused_in_one_line():
-            return super().evaluate(*args, **kwargs)
+        return super().evaluate(*args, **kwargs)
 
+    @refused_in_one_line()
     def predict(self, *args: Any, **kwargs: Any):
         """``keras.Model.predict``: logits, float32 [M, K]."""
-        with refused_in_one_line():
-            return super().predict(*args, **kwargs)
+        return super().predict(*args, **kwargs)
+
+    @refused_in_one_line()
+    def train_on_batch(self, *args: Any, **kwargs: Any):
+        """``keras.Model.train_on_batch``: a step of ``fit``."""
+        return super().train_on_batch(*args, **kwargs)
+
+    @refused_in_one_line()
+    def test_on_batch(self, *args: Any, **kwargs: Any):
+        """``keras.Model.test_on_batch``: a step of ``evaluate``."""
+        return super().test_on_batch(*args, **kwargs)
+
+    @refused_in_one_line()
+    def predict_on_batch(self, *args: Any, **kwargs: Any):
+        """``keras.Model.predict_on_batch``: logits, float32 [B, K]."""
+        return super().predict_on_batch(*args, **kwargs)
+
+    @refused_in_one_line()
+    def __call__(self, *args: Any, **kwargs: Any):
+        """``keras.Model.__call__``: logits, see ``call``."""
+        return super().__call__(*args, **kwargs)
 
     def train_step(self, data) -> dict:
         """Keras' own step, on the augmented batch."""
@@ -326,8 +348,8 @@ class AutoLabelModel(keras.Model):
 
         Args:
             filepath: Folder to write.
-            format: Any other of Keras' formats, such as ``"onnx"``, is left to Keras: float images
-                to logits, no names and no temperature.
+            format: Any other of Keras 3's formats, such as ``"onnx"``, is left to Keras: float32
+                images in [0, 1] to logits, no names and no temperature.
             class_names: Names of the K classes; None: the class numbers.
             temperature: Divides the logits, above 0.
             **kwargs: As in Keras, for other formats.
@@ -346,7 +368,11 @@ class AutoLabelModel(keras.Model):
         if self.image_shape is None:
             raise ValueError("The network has no known input shape: train it first.")
         if format != "tf_saved_model":
-            super().export(filepath, format=format, **kwargs)
+            # Keras' exporters know no input of a subclassed model, and want one that was called.
+            images = keras.Input(self.image_shape, name="images")
+            plain = keras.Model(images, self(images))
+            plain(images)
+            plain.export(filepath, format=format, **kwargs)
             return
         table = getattr(self.label_policy, "confidence", None)
         save_for_serving(
@@ -383,10 +409,15 @@ class AutoLabelModel(keras.Model):
         return cls(**config)
 
 
+# HDF5 files name a model's class without its package.
+keras.utils.get_custom_objects()["AutoLabelModel"] = AutoLabelModel
+
+
+@keras.utils.register_keras_serializable(package="keras_autolabel")
 class _LabelsOf:
     """A label policy for a loss to call: Keras 2 would save a table that the loss itself held."""
 
-    def __init__(self, policy: Callable) -> None:
+    def __init__(self, policy: Callable | None = None) -> None:
         self.policy = policy
         self.weighs_loss = getattr(policy, "weighs_loss", False)
 
@@ -394,8 +425,13 @@ class _LabelsOf:
         return self.policy(batch)
 
     def get_config(self) -> dict:
-        """Nothing: Keras asks, and ``get_compile_config`` leaves the loss out."""
+        """Nothing: Keras asks, and the model that the loss is given to puts in its own policy."""
         return {}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "_LabelsOf":
+        """Of no policy yet."""
+        return cls()
 
 
 def _default_policy(augmentation) -> OneHot | LabelTable:

@@ -145,9 +145,8 @@ def check_outputs(
         raise ValueError(
             "The network returns probabilities, it must return logits: leave out the softmax."
         )
-    if getattr(classifier.network, "inputs", None):
-        return
-    # What no layer tells, far outputs do: a sigmoid stays below 1, a ReLU cuts single classes to 0.
+    # What no layer tells (of a subclass, a Lambda, an operation), far outputs do: a sigmoid stays
+    # below 1, a ReLU cuts single classes to 0.
     outputs = tf.cast(_probe(classifier, _far_from_images(size), size), tf.float32).numpy()
     low, high = outputs.min(), outputs.max()
     cut = np.any((outputs == 0.0) & (outputs.max(axis=-1, keepdims=True) > 0.0))

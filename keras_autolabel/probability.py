@@ -47,10 +47,20 @@ class ProbabilityModel(keras.Model):
         """Probabilities, float32 [B, K], of images [B, H, W, C]."""
         return tf.nn.softmax(self.model(images, training=training) / self.temperature)
 
+    @refused_in_one_line()
     def predict(self, *args: Any, **kwargs: Any) -> np.ndarray:
         """``keras.Model.predict``: probabilities, float32 [M, K]."""
-        with refused_in_one_line():
-            return super().predict(*args, **kwargs)
+        return super().predict(*args, **kwargs)
+
+    @refused_in_one_line()
+    def predict_on_batch(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        """``keras.Model.predict_on_batch``: probabilities, float32 [B, K]."""
+        return super().predict_on_batch(*args, **kwargs)
+
+    @refused_in_one_line()
+    def __call__(self, *args: Any, **kwargs: Any) -> tf.Tensor:
+        """``keras.Model.__call__``: probabilities, see ``call``."""
+        return super().__call__(*args, **kwargs)
 
     def get_config(self) -> dict:
         """The constructor's arguments."""

@@ -26,7 +26,10 @@ DISTRIBUTIONS = {
     "tensorflow_datasets": {"tensorflow_datasets", "importlib_resources"},
 }
 # Not in the lock: their importers do without them, or are tests that Bazel does not run.
-OPTIONAL = {"art", "cleverhans", "imagecorruptions", "tensorflow_addons", "tf_keras"}
+OPTIONAL = {
+    *("art", "cleverhans", "imagecorruptions", "onnxruntime", "tensorflow_addons", "tf2onnx"),
+    "tf_keras",
+}
 
 
 def imports_of(folder: str) -> set[str]:

@@ -3,6 +3,7 @@
 import ast
 import pathlib
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -74,7 +75,8 @@ def test_early_stopping_brings_back_the_best_weights_and_their_labels():
     model = kal.AutoLabelModel(linear_network(SHAPE, 3), kal.AugMix(num_buckets=2), num_classes=3)
     model.compile(keras.optimizers.SGD(0.1))
     watching = Watching()
-    stop = keras.callbacks.EarlyStopping("rising", patience=2, restore_best_weights=True)
+    options = {"mode": "min", "patience": 2, "restore_best_weights": True}
+    stop = keras.callbacks.EarlyStopping("rising", **options)
     callbacks = [watching, stop, kal.AutoLabel((IMAGES, LABELS), step_size=0.2)]
     history = model.fit(IMAGES, LABELS, epochs=9, verbose=0, callbacks=callbacks).history
     assert len(history["loss"]) == 3
@@ -82,6 +84,31 @@ def test_early_stopping_brings_back_the_best_weights_and_their_labels():
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(model.label_policy.confidence, watching.labels[0])
     assert np.any(watching.labels[0] != watching.labels[2])
+
+
+def _scalars(folder) -> dict[str, list[float]]:
+    """What TensorBoard's event files hold of each epoch, by tag."""
+    found = {}
+    for path in folder.rglob("*.tfevents.*"):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            for value in tf.compat.v1.Event.FromString(record).summary.value:
+                if value.tag.startswith("epoch_"):
+                    found.setdefault(value.tag, []).append(float(tf.make_ndarray(value.tensor)))
+    return found
+
+
+def test_tensorboard_draws_the_labels(tmp_path):
+    model = kal.AutoLabelModel(linear_network(SHAPE, 3), kal.AugMix(num_buckets=2), num_classes=3)
+    model.compile(keras.optimizers.SGD(0.1))
+    auto = kal.AutoLabel((IMAGES, LABELS), step_size=0.2)
+    board = keras.callbacks.TensorBoard(str(tmp_path), write_graph=False)
+    model.fit(IMAGES, LABELS, epochs=2, verbose=0, callbacks=[board, auto])
+    found = _scalars(tmp_path)
+    labels = np.stack([entry["label"] for entry in auto.history])
+    np.testing.assert_allclose(found["epoch_label_mean"], labels.mean(axis=(1, 2)), rtol=1e-6)
+    for depth, bucket in np.ndindex(3, 2):
+        scalars = found[f"epoch_label_confidence_{depth}_{bucket}"]
+        np.testing.assert_allclose(scalars, labels[:, depth, bucket], rtol=1e-6)
 
 
 @pytest.mark.skipif(not KERAS_3, reason="Keras 2 has no LoRA")
@@ -140,10 +167,13 @@ def test_files_of_hdf5_load_by_themselves(tmp_path):
     model = _trained()
     model.save(tmp_path / "model.h5")
     copy = keras.models.load_model(tmp_path / "model.h5")
-    assert type(copy.optimizer) is type(model.optimizer)
     for one, other in zip(copy.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    options = {"verbose": 0, "shuffle": False, "callbacks": []}
+    assert copy.evaluate(IMAGES, LABELS, verbose=0) == model.evaluate(IMAGES, LABELS, verbose=0)
+    # Keras builds the optimizer of an HDF5 file for other variables, of its own models too.
+    for one in (model, copy):
+        one.compile(keras.optimizers.SGD(0.1), loss=one.loss)
+    options = {"verbose": 0, "shuffle": False}
     with pytest.warns(UserWarning, match="AutoLabel"):
         histories = [one.fit(IMAGES, LABELS, **options).history for one in (model, copy)]
     # The same labels, those of the table, and the same draws.
@@ -177,11 +207,42 @@ def test_the_export_converts_to_tflite(tmp_path):
 
 
 @pytest.mark.skipif(not KERAS_3, reason="Keras 2 exports in one format")
-def test_keras_exports_its_other_formats(tmp_path):
+def test_keras_exports_as_litert(tmp_path):
     model = _trained()
     model.export(str(tmp_path / "model.tflite"), format="litert", verbose=False)
     (found,) = _interpreted((tmp_path / "model.tflite").read_bytes(), IMAGES[:5]).values()
     np.testing.assert_allclose(found, model.predict(IMAGES[:5], verbose=0), atol=1e-4)
+
+
+def _run_by_onnx(path, images: np.ndarray) -> dict[str, np.ndarray]:
+    session = pytest.importorskip("onnxruntime").InferenceSession(str(path))
+    (given,) = session.get_inputs()
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {given.name: images}), strict=True))
+
+
+@pytest.mark.skipif(not KERAS_3, reason="Keras 2 exports in one format")
+def test_keras_exports_as_onnx(tmp_path):
+    pytest.importorskip("tf2onnx")
+    model = _trained()
+    model.export(str(tmp_path / "model.onnx"), format="onnx", verbose=False)
+    (found,) = _run_by_onnx(tmp_path / "model.onnx", IMAGES).values()
+    np.testing.assert_allclose(found, model.predict(IMAGES, verbose=0), atol=1e-4)
+
+
+def test_the_export_converts_to_onnx(tmp_path):
+    pytest.importorskip("tf2onnx")
+    model = _trained()
+    model.export(str(tmp_path / "exported"), temperature=2.0)
+    convert = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", str(tmp_path / "exported")]
+    convert += ["--signature_def", "serving_default", "--output", str(tmp_path / "model.onnx")]
+    subprocess.run(convert, check=True, capture_output=True)
+    images = np.round(255 * IMAGES).astype(np.uint8)
+    found = _run_by_onnx(tmp_path / "model.onnx", images)
+    logits = model.predict(images, verbose=0).astype(np.float64)
+    np.testing.assert_allclose(found["logits"], logits, atol=1e-4)
+    np.testing.assert_allclose(found["probabilities"], numpy_softmax(logits / 2.0), atol=1e-5)
+    np.testing.assert_array_equal(found["class"], logits.argmax(axis=-1))
 
 
 if __name__ == "__main__":

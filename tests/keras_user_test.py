@@ -1,6 +1,11 @@
 """A Keras user's first hour: the habits of the official examples give right answers, or a line."""
 
+import configparser
+import functools
+import pathlib
+import re
 import sys
+import types
 import warnings
 
 import numpy as np
@@ -160,9 +165,17 @@ def test_floats_of_0_to_255_are_refused_wherever_they_come_in(digits, tmp_path):
         lambda: model.evaluate(data, verbose=0),
         lambda: model.fit(bytes_as_floats, labels, verbose=0),
         lambda: model.fit(data, verbose=0),
+        lambda: model.train_on_batch(bytes_as_floats, labels),
+        lambda: model.test_on_batch(bytes_as_floats, labels),
+        lambda: model.predict_on_batch(bytes_as_floats),
+        lambda: model(bytes_as_floats),
         lambda: model.probability_model().predict(bytes_as_floats, verbose=0),
+        lambda: model.probability_model().predict_on_batch(bytes_as_floats),
+        lambda: model.probability_model()(bytes_as_floats),
     ):
         _refused(refused, "[0, 1]", "255")
+    _refused(lambda: model(images[0]), "[B, H, W, C]", "(8, 8, 1)")
+    _refused(lambda: model(images.astype(np.int32)), "int32")
     # The tutorial's probability model: Keras 3 casts uint8 to floats of 0..255 on the way, Keras 2
     # leaves it as it is.
     tutorial = keras.Sequential([model, keras.layers.Softmax()])
@@ -171,7 +184,7 @@ def test_floats_of_0_to_255_are_refused_wherever_they_come_in(digits, tmp_path):
         np.testing.assert_allclose(tutorial.predict(images, verbose=0), expected, atol=1e-6)
     model.export(str(tmp_path / "exported"))
     exported = tf.saved_model.load(str(tmp_path / "exported"))
-    others = [lambda: model(bytes_as_floats), lambda: exported(bytes_as_floats)]
+    others = [lambda: tutorial(bytes_as_floats), lambda: exported(bytes_as_floats)]
     if KERAS_3:
         others.append(lambda: tutorial.predict(images, verbose=0))
     for refused in others:
@@ -241,6 +254,17 @@ def test_a_subclassed_network_is_probed(digits, head):
     images, labels = digits[0][:32], digits[1][:32]
     model = _compiled(kal.AutoLabelModel(Subclassed(head=head), num_classes=10))
     _refused(lambda: model.fit(images, labels, verbose=0))
+
+
+def test_what_is_no_layer_with_a_name_is_probed():
+    images = keras.Input(SHAPE)
+    logits = keras.layers.Dense(10)(keras.layers.Flatten()(images))
+    outputs = [keras.layers.Lambda(tf.nn.sigmoid)(logits)]
+    if KERAS_3:
+        outputs += [keras.ops.sigmoid(logits), keras.ops.relu(logits)]
+    for output in outputs:
+        network = keras.Model(images, output)
+        _refused(lambda network=network: kal.AutoLabelModel(network, num_classes=10), "negative")
 
 
 @pytest.mark.parametrize("classes", [2, 10])
@@ -387,6 +411,11 @@ def test_soft_labels_and_string_losses_end_in_one_line(digits):
     _refused(lambda: model.fit(images, np.eye(7)[np.arange(20) % 7], verbose=0), "(20, 7)")
     for loss in ("sparse_categorical_crossentropy", "categorical_crossentropy"):
         _refused(lambda loss=loss: model.compile("adam", loss), loss, "Leave loss out")
+    for classes in (2, 10):
+        compiled = kal.AutoLabelModel(_network(classes=classes), num_classes=classes).compile
+        for name in ("CategoricalCrossentropy", "BinaryCrossentropy"):
+            loss = getattr(keras.losses, name)(from_logits=True)
+            _refused(functools.partial(compiled, "adam", loss), name, "one-hot")
 
 
 # --- 10: built ------------------------------------------------------------------------------------
@@ -550,6 +579,15 @@ def test_mistakes_of_construction_end_in_one_line():
         _refused(lambda wrong=wrong: kal.AutoLabelModel(wrong, num_classes=10), value)
     for wrong, value in ((kal.Mixup, "Mixup()"), (keras.layers.RandomFlip(), "RandomFlip")):
         _refused(lambda wrong=wrong: kal.AutoLabelModel(network, wrong, num_classes=10), value)
+    for wrong in (kal.OneHot, 0.9):
+        _refused(
+            lambda wrong=wrong: kal.AutoLabelModel(network, num_classes=10, label_policy=wrong),
+            f"label_policy={wrong!r}",
+        )
+    pixels = np.zeros([20, *SHAPE], np.uint8)
+    _refused(lambda: kal.AutoLabel(pixels), "ndarray")
+    model = _compiled(kal.AutoLabelModel(network, num_classes=10))
+    _refused(lambda: model.fit(pixels, verbose=0), "Labels are missing")
     for wrong in ("10", 10.5, 1, None):
         _refused(
             lambda wrong=wrong: kal.AutoLabelModel(network, num_classes=wrong),
@@ -566,6 +604,34 @@ def test_missing_classes_among_many_are_counted_and_the_first_few_named(digits):
     auto.set_model(model)
     with pytest.warns(UserWarning, match=r"21837 of the 21841 classes \(1, 4, 5, 6, 7, ...\)"):
         auto.on_train_begin()
+
+
+# --- 16: the package ------------------------------------------------------------------------------
+
+
+def test_what_a_wheel_says_of_itself_stands_alone():
+    root = pathlib.Path(__file__).parents[1]
+    config = configparser.ConfigParser()
+    config.read(root / "setup.cfg", encoding="utf-8")
+    kind, page = config["metadata"]["long_description"].split(": ")
+    assert kind == "file"
+    # No picture and no page of a checkout, which nothing shows beside a wheel.
+    links = re.findall(r"\]\(([^)]*)\)", (root / page).read_text(encoding="utf-8"))
+    assert all(link.startswith("https://") for link in links)
+    classifiers = config["metadata"]["classifiers"].split("\n")
+    for minor in (10, 11, 12, 13):
+        assert f"Programming Language :: Python :: 3.{minor}" in classifiers
+    assert {"plots", "test", "train", "onnx"} <= {*config["options.extras_require"]}
+
+
+def test_public_names_are_all_there_and_no_others():
+    public = {name for name, value in vars(kal).items() if not isinstance(value, types.ModuleType)}
+    assert {*kal.__all__} == {name for name in public if name[0] != "_"} | {"__version__"}
+    holdout = np.zeros([20, *SHAPE], np.uint8), np.arange(20) % 10
+    model = _compiled(kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=2), num_classes=10))
+    auto = kal.AutoLabel(holdout)
+    model.fit(*holdout, verbose=0, callbacks=[auto])
+    assert auto.history[0].keys() == kal.LabelEpoch.__annotations__.keys()
 
 
 if __name__ == "__main__":

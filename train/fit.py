@@ -38,7 +38,6 @@ def main(argv: list[str]) -> None:
         folder = FLAGS.output_dir or os.path.join("runs", settings.run_name())
         run_folder.check_writable(folder)
         splits = builders.load_data(settings, download=FLAGS.download)
-        builders.check_batch(settings, len(splits.train))
         counts = splits.counts()
         parts = (
             f"{counts['train']:,} training, {counts['holdout']:,} hold-out (stratified draws), "

@@ -9,7 +9,6 @@ from tensorflow import keras
 from keras_autolabel.batch import to_float
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-FASHION_MNIST_MEAN, FASHION_MNIST_STD = (0.2860,), (0.3530,)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -46,9 +45,7 @@ class ImageNetwork(keras.Model):
 
 
 def normalise(
-    images: tf.Tensor,
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
+    images: tf.Tensor, mean: float | Sequence[float], std: float | Sequence[float]
 ) -> tf.Tensor:
     """Applies the layer (images - mean) / std, in float32 whatever the global dtype policy is.
 
@@ -56,55 +53,38 @@ def normalise(
 
     Args:
         images: Symbolic images ``[batch, height, width, channels]`` in [0, 1].
-        mean: One number for all channels, or one per channel. None: CIFAR-10's for three channels,
-            Fashion-MNIST's for one.
+        mean: One number for all channels, or one per channel.
         std: The same for the standard deviation.
 
     Returns:
         Symbolic float32 images of the same shape.
 
     Raises:
-        ValueError: If there are neither one nor ``channels`` numbers, if a deviation is not
-            positive, or if there is no default for this number of channels.
+        ValueError: If there are neither one nor ``channels`` numbers, or a deviation is not
+            positive.
     """
-    channels = images.shape[-1]
-    defaults = {1: (FASHION_MNIST_MEAN, FASHION_MNIST_STD), 3: (CIFAR10_MEAN, CIFAR10_STD)}
-    default_mean, default_std = defaults.get(channels, (None, None))
-    mean = _per_channel("mean", default_mean if mean is None else mean, channels)
-    std = _per_channel("std", default_std if std is None else std, channels)
-    if min(std) <= 0.0:
-        raise ValueError(f"`std` must be positive. Received: std={std}")
-    variance = [deviation**2 for deviation in std]
+    channels, moments = images.shape[-1], {}
+    for name, values in (("mean", mean), ("std", std)):
+        # Lists of Python's numbers: these can be saved.
+        values = np.atleast_1d(values).astype(float).tolist()
+        if len(values) not in (1, channels):
+            raise ValueError(
+                f"`{name}` must be one number or one per channel. "
+                f"Received: {name}={values} for {channels} channels"
+            )
+        moments[name] = values * (channels // len(values))
+    if min(moments["std"]) <= 0.0:
+        raise ValueError(f"`std` must be positive. Received: std={moments['std']}")
+    variance = [deviation**2 for deviation in moments["std"]]
+    mean = moments["mean"]
     return keras.layers.Normalization(mean=mean, variance=variance, dtype="float32")(images)
 
 
-def _per_channel(name, values, channels):
-    if values is None:
-        raise ValueError(
-            f"`{name}` has a default for 1 and 3 channels only; give one number or one per "
-            f"channel. Received: {channels} channels and {name}=None"
-        )
-    values = [float(value) for value in np.atleast_1d(values)]
-    if len(values) not in (1, channels):
-        raise ValueError(
-            f"`{name}` must be one number or one per channel. "
-            f"Received: {name}={values} for {channels} channels"
-        )
-    return values * (channels // len(values))
-
-
 def check_image_shape(input_shape: Sequence[int], minimum_side: int) -> tuple[int, int, int]:
-    """Returns ``input_shape`` as a tuple, if it is one of images that a network can take.
-
-    Args:
-        input_shape: Height, width and channels of one image.
-        minimum_side: The shortest side allowed, in pixels.
-
-    Returns:
-        The three numbers as a tuple.
+    """Returns (height, width, channels) of an image as a tuple.
 
     Raises:
-        ValueError: If there are not three numbers or a side is too short.
+        ValueError: If there are not three numbers, or a side has less than ``minimum_side`` pixels.
     """
     input_shape = tuple(input_shape)
     if len(input_shape) != 3 or min(input_shape[:2]) < minimum_side:

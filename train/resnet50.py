@@ -5,13 +5,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 from tensorflow import keras
 
-from train.image_network import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    ImageNetwork,
-    check_image_shape,
-    normalise,
-)
+from train.image_network import ImageNetwork, check_image_shape, normalise
 from train.wide_resnet import convolution
 
 
@@ -46,30 +40,16 @@ def resnet50(
     input_shape: Sequence[int],
     num_classes: int,
     *,
-    mean: float | Sequence[float] = IMAGENET_MEAN,
-    std: float | Sequence[float] = IMAGENET_STD,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
     l2: float = 1e-4,
-    name: str = "resnet50",
 ) -> keras.Model:
     """Builds ResNet-50, version 1.5, that takes raw images.
 
     The defaults are those of uncertainty-baselines on ImageNet, where it reaches 76.2% top-1 with
-    224 x 224 pixels. The penalty ``l2 * sum(w**2)`` lies on kernels and biases, not on batch norm.
-
-    Args:
-        input_shape: Height, width and channels; sides of at least 32 pixels.
-        num_classes: Number of logits.
-        mean: Of the training pixels in [0, 1], per channel or one number.
-        std: The same for the standard deviation.
-        l2: Strength of the penalty.
-        name: Name of the model.
-
-    Returns:
-        A model from images [batch, height, width, channels], uint8 in 0..255 or float in [0, 1], to
-        float32 logits [batch, num_classes].
-
-    Raises:
-        ValueError: If the image shape, the mean or the standard deviation does not fit.
+    224 x 224 pixels. Sides have at least 32 pixels, and the penalty ``l2 * sum(w**2)`` lies on
+    kernels and biases, not on batch norm; else arguments, result and errors are those of
+    ``wide_resnet``.
 
     References:
         He et al., "Deep Residual Learning for Image Recognition", 2015, table 1,
@@ -77,7 +57,7 @@ def resnet50(
 
     Example:
 
-        >>> resnet50((224, 224, 3), 1000).count_params()
+        >>> resnet50((224, 224, 3), 1000, mean=0.5, std=0.25).count_params()
         25610152
     """
     regularizer = keras.regularizers.L2(l2)
@@ -99,4 +79,4 @@ def resnet50(
         bias_regularizer=regularizer,
         dtype="float32",
     )(x)
-    return ImageNetwork(images, logits, name=name)
+    return ImageNetwork(images, logits, name="resnet50")

@@ -73,19 +73,8 @@ def imagenet_schedule(*, batch_size: int, steps_per_epoch: int, epochs: int = 90
     """Builds the schedule of ResNet-50 on ImageNet in uncertainty-baselines.
 
     The rate is 0.1 per 256 examples of the batch, after five epochs of warm-up, and a tenth of the
-    former one from epochs 30, 60 and 80 of 90 on.
-
-    Args:
-        batch_size: Examples of one update, over all replicas.
-        steps_per_epoch: Updates of one epoch.
-        epochs: Length of the training; the milestones move in proportion, rounded down, but the
-            warm-up keeps its five epochs.
-
-    Returns:
-        The schedule.
-
-    Raises:
-        ValueError: If the training is too short for one epoch between warm-up and first decay.
+    former one from epochs 30, 60 and 80 of 90 on. In a training of another length the warm-up
+    keeps its five epochs. Arguments, result and errors are those of ``cifar_schedule``.
     """
     milestones = [epoch * epochs // 90 for epoch in (30, 60, 80)]
     return _steps_down(0.1 * batch_size / 256, 0.1, 5, milestones, steps_per_epoch)

@@ -84,41 +84,39 @@ def wide_resnet(
     *,
     depth: int = 28,
     width: int = 10,
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
     l2: float = 2e-4,
-    name: str | None = None,
 ) -> keras.Model:
     """Builds WRN-depth-width, version 2 (pre-activation), that takes raw images.
 
     The defaults are those of uncertainty-baselines on CIFAR, where WRN-28-10 reaches 96.0% on
-    CIFAR-10 and 79.8% on CIFAR-100. The penalty ``l2 * sum(w**2)`` lies on all trainable weights,
-    batch norm's included.
+    CIFAR-10 and 79.8% on CIFAR-100.
 
     Args:
         input_shape: Height, width and channels; sides of at least 8 pixels.
         num_classes: Number of logits.
         depth: Convolutions along the longest path, those of the projections not counted: 6n + 4.
         width: Multiplies the 16, 32 and 64 channels of the three groups.
-        mean: Of the training pixels in [0, 1], per channel or one number. None: CIFAR-10's for
-            three channels, Fashion-MNIST's for one.
+        mean: Of the training pixels in [0, 1], per channel or one number.
         std: The same for the standard deviation.
-        l2: Strength of the penalty.
-        name: Name of the model. None: ``wide_resnet_{depth}_{width}``.
+        l2: Strength of the penalty ``l2 * sum(w**2)`` on all trainable weights, batch norm's
+            included.
 
     Returns:
         A model from images [batch, height, width, channels], uint8 in 0..255 or float in [0, 1], to
         float32 logits [batch, num_classes].
 
     Raises:
-        ValueError: If ``depth`` is not 6n + 4, n > 0, or the image shape does not fit.
+        ValueError: If ``depth`` is not 6n + 4, n > 0, or the image shape, the mean or the standard
+            deviation does not fit.
 
     References:
         Zagoruyko and Komodakis, "Wide Residual Networks", 2016, https://arxiv.org/abs/1605.07146
 
     Example:
 
-        >>> wide_resnet((32, 32, 3), 10, depth=10, width=1).count_params()
+        >>> wide_resnet((32, 32, 3), 10, depth=10, width=1, mean=0.5, std=0.25).count_params()
         78330
     """
     if depth < 10 or (depth - 4) % 6 != 0:
@@ -131,4 +129,4 @@ def wide_resnet(
         for strides in [first_stride] + [1] * ((depth - 4) // 6 - 1):
             x = pre_activation_block(x, filters * width, strides, regularizer)
     logits = classify(x, num_classes, regularizer)
-    return ImageNetwork(images, logits, name=name or f"wide_resnet_{depth}_{width}")
+    return ImageNetwork(images, logits, name=f"wide_resnet_{depth}_{width}")

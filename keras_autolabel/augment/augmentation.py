@@ -222,7 +222,9 @@ class Augmentation:
         def augment(example, pair):
             images, labels, *sample_weight = example
             images, labels = check_batch(images, labels)
-            batch = self(images, labels, seed=tf.bitcast(tf.cast(pair, tf.uint32), tf.int32))
+            # Datasets are of the CPU, whatever else there is.
+            with tf.device("CPU"):
+                batch = self(images, labels, seed=tf.bitcast(tf.cast(pair, tf.uint32), tf.int32))
             return (batch, labels, *sample_weight)
 
         def transform(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel.augment import image_ops
 from keras_autolabel.augment.augmentation import Augmentation, check_operations
+from keras_autolabel.augment.chain import apply_chain
 from keras_autolabel.batch import AugmentedBatch, check_whole, to_float, to_uint8
 
 AUGMIX_OPERATIONS = (
@@ -145,7 +145,7 @@ class AugMix(Augmentation):
         """``λ·x + (1 − λ)·chain(x)``, Eq. (3); arguments as in ``Augmentation.apply``."""
         in_chain = tf.range(self.max_depth) < drawn.depth[:, tf.newaxis]
         operation = tf.where(in_chain, drawn.operation, -1)
-        chain = image_ops.apply_chain(
+        chain = apply_chain(
             to_uint8(images), operation, drawn.level, self.operations, MAGNITUDE_OF_LEVEL
         )
         clean_weight = tf.reshape(1.0 - drawn.distance, [-1, 1, 1, 1])

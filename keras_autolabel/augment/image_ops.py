@@ -7,7 +7,7 @@ There are three kinds: a *geometric* operation is a matrix, and all of them shar
 All work on uint8, as Pillow does, so that a chain rounds after every step.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -105,7 +105,9 @@ def autocontrast_table(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
     high = tf.cast(tf.reduce_max(pixels, axis=[1, 2]), tf.float64)[..., tf.newaxis]
     scale = 255.0 / tf.maximum(high - low, 1.0)
     # Pillow's own order of operations in double precision, whose rounding decides whole numbers.
-    stretched = tf.clip_by_value(_ramp(tf.float64) * scale - low * scale, 0.0, 255.0)
+    # Nothing is above 255²: the bound keeps compilers from rounding product and difference at once.
+    product = tf.minimum(_ramp(tf.float64) * scale, 255.0**2)
+    stretched = tf.clip_by_value(product - low * scale, 0.0, 255.0)
     table = tf.where(high > low, tf.floor(stretched), _ramp(tf.float64))
     return tf.cast(table, tf.uint8)
 
@@ -204,35 +206,6 @@ POINT = {
     "contrast": blend_ops.contrast_table,
 }
 BLEND = {"color": blend_ops.grey, "sharpness": blend_ops.smooth}
-
-
-def apply_chain(
-    images: tf.Tensor,
-    operation: tf.Tensor,
-    level: tf.Tensor,
-    names: Sequence[str],
-    magnitude_of_level: Mapping[str, Callable[[tf.Tensor], tf.Tensor]],
-) -> tf.Tensor:
-    """Applies a chain of operations to each image, rounding to 8 bits after each.
-
-    Args:
-        images: uint8 [B, H, W, C].
-        operation: int32 [B, depth], index into ``names``; −1 leaves the image as it is.
-        level: float32 [B, depth], strength of 10; the sign is a direction.
-        names: The operations, see ``apply_operations``.
-        magnitude_of_level: Name -> function from level to the operation's unit.
-
-    Returns:
-        uint8 [B, H, W, C].
-    """
-    magnitudes = tf.stack([magnitude_of_level[name](level) for name in names], axis=-1)
-    magnitude = tf.gather(magnitudes, tf.maximum(operation, 0), batch_dims=2)
-
-    def step(index, chain):
-        return index + 1, apply_operations(chain, operation[:, index], magnitude[:, index], names)
-
-    depth = tf.shape(operation)[1]
-    return tf.while_loop(lambda index, _: index < depth, step, (0, images))[1]
 
 
 def apply_operations(

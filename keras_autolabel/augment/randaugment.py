@@ -6,9 +6,9 @@ from typing import NamedTuple
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel.augment import image_ops
 from keras_autolabel.augment.augmentation import Augmentation, check_operations
 from keras_autolabel.augment.augmix import MAGNITUDE_OF_LEVEL as AUGMIX_MAGNITUDE_OF_LEVEL
+from keras_autolabel.augment.chain import apply_chain
 from keras_autolabel.batch import AugmentedBatch, check_whole, to_uint8
 
 RANDAUGMENT_OPERATIONS = (
@@ -133,7 +133,7 @@ class RandAugment(Augmentation):
                 f"Received: {images.shape[-1]} channels"
             )
         level = self.max_magnitude * drawn.distance[:, tf.newaxis] * drawn.direction
-        chain = image_ops.apply_chain(
+        chain = apply_chain(
             to_uint8(images), drawn.operation, level, self.operations, MAGNITUDE_OF_LEVEL
         )
         return self.moved(chain, labels, drawn)

@@ -38,9 +38,9 @@ ROOT = pathlib.Path(weather.__file__).parents[2]
 DETERMINISTIC = tuple(name for name in ALL19 if LEVELS[name][0].draw is None)
 
 
-@pytest.fixture(autouse=True)
-def frost_files(tmp_path_factory, monkeypatch):
-    """Two made-up photographs, in place of the package whose photographs of frost are used."""
+@pytest.fixture(scope="module")
+def photographs_of_frost(tmp_path_factory):
+    """A package with two made-up photographs, in place of the one whose photographs are used."""
     folder = tmp_path_factory.mktemp("packages") / "imagecorruptions" / "frost"
     folder.mkdir(parents=True)
     (folder.parent / "__init__.py").touch()
@@ -49,9 +49,14 @@ def frost_files(tmp_path_factory, monkeypatch):
     for number, file in enumerate(files):
         texture = np.random.default_rng(number).integers(60, 255, (340, 500, 3), dtype=np.uint8)
         Image.fromarray(texture).save(file)
-    monkeypatch.delitem(sys.modules, "imagecorruptions", raising=False)
-    monkeypatch.syspath_prepend(str(folder.parents[1]))
     return files
+
+
+@pytest.fixture(autouse=True)
+def frost_files(photographs_of_frost, monkeypatch):
+    monkeypatch.delitem(sys.modules, "imagecorruptions", raising=False)
+    monkeypatch.syspath_prepend(str(photographs_of_frost[0].parents[2]))
+    return photographs_of_frost
 
 
 def pictures(count=4, height=32, width=32, channels=3):
@@ -72,9 +77,7 @@ def change(before, after):
 
 
 @pytest.mark.parametrize("name", ALL19)
-@pytest.mark.parametrize(
-    "shape", [(16, 16, 1), (28, 28, 1), (32, 32, 3), (64, 64, 3), (20, 33, 3), (96, 24, 1)]
-)
+@pytest.mark.parametrize("shape", [(16, 16, 1), (28, 28, 1), (64, 64, 3), (20, 33, 3), (96, 24, 1)])
 def test_works_at_every_size(name, shape):
     height, width, channels = shape
     images = pictures(3, height, width, channels)
@@ -89,14 +92,10 @@ def test_works_at_every_size(name, shape):
 
 
 @pytest.mark.parametrize("name", [name for name in ALL19 if name not in NOT_MONOTONE])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_severity_5_changes_more_than_severity_1(name, channels):
-    images = pictures(count=24, channels=channels)
+def test_severity_5_changes_more_than_severity_1(name):
+    images = pictures(count=24)
     changes = [change(images, corrupt(images, name, severity=s, seed=0)) for s in (1, 5)]
-    if name == "saturate" and channels == 1:
-        assert changes == [0, 0]
-    else:
-        assert changes[1] > 1.1 * changes[0] > 0
+    assert changes[1] > 1.1 * changes[0] > 0
 
 
 @pytest.mark.parametrize("name", ALL19)
@@ -493,14 +492,14 @@ def test_seventeen_types_are_fast():
 
 
 KILLED = """
-import multiprocessing, os, pathlib, sys, threading, time
+import multiprocessing, os, pathlib, signal, sys, threading, time
 import numpy as np
 from data.corruptions.generation import generate_corrupted
 def kill():
     while not (pathlib.Path(sys.argv[1]) / "contrast.npy").exists():
         time.sleep(0.01)
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-    os.kill(os.getpid(), int(sys.argv[2]))
+    os.kill(os.getpid(), signal.SIGKILL)
 threading.Thread(target=kill).start()
 images, labels = np.zeros((2000, 32, 32, 3), np.uint8), np.arange(2000) % 10
 generate_corrupted(
@@ -509,12 +508,11 @@ generate_corrupted(
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_workers_end_with_a_parent_that_is_killed(tmp_path, how):
-    command = [sys.executable, "-c", KILLED, str(tmp_path), str(int(how))]
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         workers = [int(pid) for pid in parent.stdout.readline().split()]
-        assert len(workers) == 2 and parent.wait(timeout=60) == -how
+        assert len(workers) == 2 and parent.wait(timeout=60) == -signal.SIGKILL
         try:
             # The pipe is open for as long as a worker is there.
             assert select.select([parent.stdout], [], [], 60)[0] and not parent.stdout.read()
@@ -528,7 +526,3 @@ def test_workers_import_no_tensorflow():
     """Each imports the module of the command again, and TensorFlow takes seconds."""
     code = "import data.corrupt, sys; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

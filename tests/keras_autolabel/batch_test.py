@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -211,7 +209,3 @@ def test_class_numbers_are_rows_of_clean_images(labels):
     for field, of_clean in zip(from_label_rows(labels)[1:], expected[1:], strict=True):
         assert field.dtype == of_clean.dtype
         np.testing.assert_array_equal(field, of_clean)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

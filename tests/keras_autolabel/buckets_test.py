@@ -1,5 +1,4 @@
 import math
-import sys
 from fractions import Fraction
 
 import numpy as np
@@ -60,7 +59,3 @@ def test_uniform_in_bucket_stays_inside_and_fills_it_evenly(num_buckets):
     # The mean of U(0, 1) over n draws has a standard deviation of 1/sqrt(12 n).
     assert abs(position.mean() - 0.5) < 4 / np.sqrt(12 * size)
     assert abs((position < 0.25).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / size)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -159,7 +157,3 @@ def test_label_table_refuses_a_start_that_is_none(initial, received):
     with pytest.raises(ValueError, match=received):
         LabelTable((3,), initial=initial)
     np.testing.assert_array_equal(LabelTable((2,), initial=[0.0, 1.0]).confidence, [0.0, 1.0])
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -200,7 +198,3 @@ def test_config_round_trip():
     copy = keras.utils.deserialize_keras_object(keras.utils.serialize_keras_object(loss))
     assert (copy.name, copy.reduction) == ("soft", "sum")
     assert copy.policy.get_config() == {"smoothing": 0.3, "num_classes": 5}
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -2,7 +2,6 @@
 
 import pathlib
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -91,7 +90,3 @@ def test_it_trains_with_autolabel_and_is_plotted(augmentation, digits):
     figure = plots.plot_examples(model, images[:2], labels[:2])
     # The clean image and seven of the buckets, twice.
     assert sum(len(axes.images) for axes in figure.axes) == 2 * 8
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -221,6 +219,17 @@ def test_mixup_trains_on_ordinary_mixup():
     _assert_one_step(kal.Mixup(), kal.MixupLabels(), dense, 12)
 
 
+def test_mixup_trains_on_learned_labels_that_start_at_ordinary_mixup():
+    def dense(images, labels, batch):
+        # 1 − γ at the middle of bucket n of 4, where γ is at most ½.
+        confidence = 1.0 - (batch.bucket.numpy() + 0.5) / 8
+        mix = batch.mix.numpy().astype(np.float64)
+        rows = zip(labels, batch.partners.numpy(), confidence, mix, strict=True)
+        return np.array([section_4_3(*row, 3) for row in rows])
+
+    _assert_one_step(kal.Mixup(num_buckets=4), None, dense, 8)
+
+
 @pytest.mark.parametrize("size", [6, 7])
 def test_half_adversarial_trains_on_calibrated_confidence(size):
     def dense(images, labels, batch):
@@ -231,7 +240,3 @@ def test_half_adversarial_trains_on_calibrated_confidence(size):
     attack = kal.PGD(epsilon=0.2, num_steps=3, relative_step_size=0.1)
     policy = kal.ConfidenceCalibrated(num_classes=3)
     _assert_one_step(kal.HalfAdversarial(attack), policy, dense, size)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -200,7 +200,3 @@ def test_importing_the_package_needs_tensorflow_and_numpy_alone():
     others = loaded - set(sys.stdlib_module_names)
     assert others <= {"keras_autolabel", "tensorflow", "keras", "numpy"}
     assert not flags
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

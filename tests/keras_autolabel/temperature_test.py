@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -151,7 +149,3 @@ def test_logits_that_sum_to_1_are_no_probabilities():
     # One of them is below 0, or only one row sums to 1.
     for logits in ([[1.5, -0.5], [0.5, 0.5]], [[0.5, 0.5], [0.2, 0.9]]):
         assert TemperatureScaling().fit([0, 1], logits).temperature != 1.0
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

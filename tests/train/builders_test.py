@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,8 +6,8 @@ from tensorflow import keras
 import data
 import keras_autolabel as kal
 from train.builders import build_network, build_optimizer, channel_moments, load_data
-from train.choices import AUGMENTATIONS, LABELS
-from train.image_network import CIFAR10_MEAN, CIFAR10_STD
+from train.choices import AUGMENTATIONS, LABELS, NETWORKS
+from train.resnet50 import resnet50
 from train.settings import Settings
 
 
@@ -19,63 +17,34 @@ def _split(side=16, channels=1, examples=20) -> data.Split:
     return data.Split(images, (np.arange(examples) % 10).astype(np.int32))
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_moments_are_those_of_numpy(channels):
-    images = _split(channels=channels).images
+def test_moments_are_those_of_numpy():
+    images = _split(channels=3).images
     mean, std = channel_moments(images)
     scaled = images.astype(np.float64) / 255.0
     np.testing.assert_allclose(mean, scaled.mean(axis=(0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(std, scaled.std(axis=(0, 1, 2)), rtol=1e-9)
-
-
-def test_moments_of_one_grey_have_no_spread():
+    # One grey has no spread.
     mean, std = channel_moments(np.full((2, 3, 3, 1), 51, np.uint8))
-    np.testing.assert_allclose(mean, [0.2])
-    np.testing.assert_allclose(std, [0.0], atol=1e-7)
+    np.testing.assert_allclose([mean, std], [[0.2], [0.0]], atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("settings", "side", "parameters"),
-    [
-        # The 78,042 parameters of the small network do not depend on the size of the images.
-        (Settings(network="small"), 16, 78_042),
-        # 3*3*1*16 less than on colour images: see the tests of the networks themselves.
-        (Settings(network="wide_resnet", depth=10, width=1), 16, 78_042),
-        (Settings(network="resnet50"), 32, None),
-    ],
-)
-def test_network_of_the_settings(settings, side, parameters):
-    network = build_network(settings, _split(side), 10)
-    assert network.output_shape == (None, 10)
-    assert network.input_shape == (None, side, side, 1)
-    assert network.count_params() == (parameters or pytest.approx(23.5e6, rel=0.01))
+def test_network_of_the_settings():
+    assert NETWORKS["resnet50"](Settings()) is resnet50
+    options = {"num_classes": 7, "mean": 0.5, "std": 0.25}
+    wide = NETWORKS["wide_resnet"](Settings(depth=16, width=2))((8, 8, 1), **options)
+    assert wide.name == "wide_resnet_16_2" and wide.layers[-1].kernel.shape == (128, 7)
 
 
 def test_network_normalises_with_the_moments_of_its_training_images():
     split = _split()
-    network = build_network(Settings(), split, 10)
-    pixels = split.images / 255.0
+    network = build_network(Settings(l2=4e-3), split, 10)
+    assert network.name == "small_resnet" and network.output_shape == (None, 10)
     layer = next(layer for layer in network.layers if "normalization" in layer.name)
-    normal = layer(tf.constant(pixels, tf.float32)).numpy()
+    normal = layer(tf.constant(split.images / 255.0, tf.float32)).numpy()
     np.testing.assert_allclose(normal.mean(), 0.0, atol=1e-5)
     np.testing.assert_allclose(normal.std(), 1.0, atol=1e-5)
-
-
-def test_network_of_a_published_data_set_has_published_moments():
-    network = build_network(Settings(dataset="cifar10"), _split(channels=3), 10)
-    layer = next(layer for layer in network.layers if "normalization" in layer.name)
-    grey = tf.fill([1, 16, 16, 3], 0.5)
-    expected = (0.5 - np.array(CIFAR10_MEAN)) / CIFAR10_STD
-    np.testing.assert_allclose(layer(grey)[0, 0, 0], expected, rtol=1e-5)
-
-
-def test_l2_is_that_of_the_settings():
-    def penalty(l2):
-        network = build_network(Settings(l2=l2), _split(), 10)
-        network.set_weights([np.full(w.shape, 0.1) for w in network.get_weights()])
-        return float(tf.add_n(network.losses))
-
-    assert penalty(4e-3) == pytest.approx(4 * penalty(1e-3), rel=1e-5)
+    weights = [tf.reduce_sum(weight**2) for weight in network.trainable_weights]
+    assert float(tf.add_n(network.losses)) == pytest.approx(4e-3 * sum(weights).numpy(), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +121,3 @@ def test_published_schedule_has_its_rate_after_the_warm_up():
     schedule = _schedule(settings, steps_per_epoch=2)
     rates = [float(schedule(2 * epoch)) for epoch in (1, 59, 61)]
     np.testing.assert_allclose(rates, [0.4, 0.4, 0.08], rtol=1e-5)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

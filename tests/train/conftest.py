@@ -1,14 +1,16 @@
 """``python -m train.NAME`` as a user runs it, and one finished run that several tests look at."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 
 ROOT = Path(__file__).parents[2]
@@ -44,20 +46,30 @@ SMALL_RUN = (
 )
 
 
-def from_flags(*arguments: str) -> tuple[object, list[str]]:
-    """What ``python -m train.fit <arguments>`` makes of its flags."""
+@contextlib.contextmanager
+def flags_of_fit(*arguments: str) -> Iterator[list[str]]:
+    """Has the flags of ``python -m train.fit <arguments>``; gives what absl leaves for main."""
     # The import defines the flags, which no two binaries in one process may.
-    from train import command_line, fit
+    from train import fit
 
-    assert fit.FLAGS is flags.FLAGS
     saved = flagsaver.save_flag_values()
     try:
-        flags.FLAGS.unparse_flags()
-        flags.FLAGS(["fit", *arguments])
-        return command_line.settings_from_flags()
+        fit.FLAGS.unparse_flags()
+        yield fit.FLAGS(["fit", *arguments])
     finally:
         flagsaver.restore_flag_values(saved)
-        flags.FLAGS.mark_as_parsed()
+        fit.FLAGS.mark_as_parsed()
+
+
+def from_flags(*arguments: str) -> tuple[object, list[str]]:
+    """What ``python -m train.fit <arguments>`` makes of its flags."""
+    from train import command_line
+
+    with flags_of_fit(*arguments):
+        return command_line.settings_from_flags()
+
+
+STREAMS = ("stdout", "stderr")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +79,11 @@ class Ended:
     status: int
     stdout: str
     stderr: str
+
+    @classmethod
+    def printed(cls, status: int, folder: Path, number: int = 0) -> "Ended":
+        """With what command ``number`` printed into a folder."""
+        return cls(status, *((folder / f"{number}.{x}").read_text("utf-8") for x in STREAMS))
 
     def message(self) -> str:
         """The last line of stderr, which is all that a refused command may say beside usage."""
@@ -122,11 +139,7 @@ def run_commands(commands: list[list[str]], folder: Path) -> list[Ended]:
     )
     assert ran.returncode == 0, ran.stderr
     return [
-        Ended(
-            int(status),
-            (folder / f"{number}.stdout").read_text("utf-8"),
-            (folder / f"{number}.stderr").read_text("utf-8"),
-        )
+        Ended.printed(int(status), folder, number)
         for number, status in enumerate(ran.stdout.split())
     ]
 
@@ -134,8 +147,16 @@ def run_commands(commands: list[list[str]], folder: Path) -> list[Ended]:
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory) -> tuple[Path, Ended]:
     """The folder of a small run of mixup + AutoLabel on digits, and what it printed."""
-    folder = tmp_path_factory.mktemp("runs") / "digits"
+    shared = tmp_path_factory.getbasetemp()
+    # The workers of pytest-xdist share one run: its time is that of many tests.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "digits"
     command = ["train.fit", *SMALL_RUN, f"--output_dir={folder}"]
-    (ended,) = run_commands([command], tmp_path_factory.mktemp("printed"))
-    assert ended.status == 0, ended.stderr
-    return folder, ended
+    with open(shared / "digits.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (folder / "metrics.json").exists():
+            return folder, Ended.printed(0, shared / "printed")
+        (ended,) = run_commands([command], shared / "printed")
+        assert ended.status == 0, ended.stderr
+        return folder, ended

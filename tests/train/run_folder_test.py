@@ -3,7 +3,6 @@ import dataclasses
 import json
 import os
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -34,16 +33,18 @@ def killed(tmp_path):
     return tmp_path
 
 
-def test_new_folder_is_made_and_keeps_the_settings(tmp_path):
-    folder = tmp_path / "runs" / "one"
+@pytest.mark.parametrize("name", [".", "runs/one"])
+def test_empty_or_new_folder_keeps_the_settings(tmp_path, name):
+    folder = tmp_path / name
     run_folder.open_run(str(folder), SETTINGS, overwrite=False)
     assert json.loads((folder / "settings.json").read_text("utf-8")) == dataclasses.asdict(SETTINGS)
-    assert len(_contents(folder)) == 1
-
-
-def test_empty_folder_is_taken(tmp_path):
-    run_folder.open_run(str(tmp_path), SETTINGS, overwrite=False)
-    assert list(_contents(tmp_path)) == ["settings.json"]
+    assert list(_contents(folder)) == ["settings.json"]
+    # No epoch is finished: other settings take it over.
+    (folder / "history.csv").write_text("", "utf-8")
+    corrected = dataclasses.replace(SETTINGS, learning_rate=0.01)
+    run_folder.open_run(str(folder), corrected, overwrite=False)
+    assert list(_contents(folder)) == ["settings.json"]
+    assert json.loads(_contents(folder)["settings.json"])["learning_rate"] == 0.01
 
 
 def test_killed_run_with_the_same_settings_is_kept(killed):
@@ -72,15 +73,6 @@ def test_another_run_is_refused_until_overwrite(killed, settings, finished, what
     assert json.loads(_contents(killed)["settings.json"])["epochs"] == settings.epochs
 
 
-def test_a_run_without_a_finished_epoch_is_taken_over(tmp_path):
-    run_folder.open_run(str(tmp_path), SETTINGS, overwrite=False)
-    (tmp_path / "history.csv").write_text("", "utf-8")
-    corrected = dataclasses.replace(SETTINGS, learning_rate=0.01)
-    run_folder.open_run(str(tmp_path), corrected, overwrite=False)
-    assert list(_contents(tmp_path)) == ["settings.json"]
-    assert json.loads(_contents(tmp_path)["settings.json"])["learning_rate"] == 0.01
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -88,14 +80,17 @@ def test_a_run_without_a_finished_epoch_is_taken_over(tmp_path):
         ("settings.json", "mine"),
         ("settings.json", "[1, 2]"),
         ("settings.json", '{"editor.fontSize": 12}'),
+        ("settings.json", '{"dataset": "digits"}'),
     ],
 )
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_is_no_run_is_never_deleted(tmp_path, name, content, overwrite):
     (tmp_path / name).write_text(content, "utf-8")
-    with pytest.raises(ValueError, match="holds no run; name another --output_dir"):
+    with pytest.raises(ValueError, match=f"{tmp_path} .*holds no run; .*--output_dir"):
         run_folder.open_run(str(tmp_path), SETTINGS, overwrite=overwrite)
     assert _contents(tmp_path) == {name: content}
+    for path in (tmp_path, tmp_path / "model.keras"):
+        assert run_folder.settings_of_run(str(path)) is None
 
 
 def test_folder_that_cannot_be_written_is_called_that_and_nothing_is_left(tmp_path):
@@ -107,33 +102,23 @@ def test_folder_that_cannot_be_written_is_called_that_and_nothing_is_left(tmp_pa
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_space_for_eight_copies_of_the_network(tmp_path, monkeypatch):
+def test_full_disk_is_found_before_training_and_before_another_run_is_deleted(
+    killed, tmp_path_factory, monkeypatch
+):
     usage = collections.namedtuple("usage", "free")
-    # 32 bytes for each of 2**20 parameters, and 20 MiB beside them.
-    for free, enough in ((52 * 2**20, True), (52 * 2**20 - 1, False)):
-        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage(free))
-        if enough:
-            run_folder.check_space(str(tmp_path), 2**20)
-        else:
-            with pytest.raises(OSError, match="too full: the run needs about 52 MiB, 51 MiB"):
-                run_folder.check_space(str(tmp_path), 2**20)
-
-
-def test_full_disk_is_found_before_training(tmp_path, monkeypatch):
-    usage = collections.namedtuple("usage", "free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**20))
+    # 32 bytes for each of 78,042 parameters, and 20 MiB beside them.
+    needed = 32 * 78_042 + 20 * 2**20
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(needed))
+    run_folder.check_space(str(killed), 78_042)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(needed - 1))
     monkeypatch.setattr(training, "train", lambda *_: pytest.fail("training has begun"))
-    splits = data.load("digits", train_examples=100)
+    splits, before = data.load("digits", train_examples=100), _contents(killed)
     settings = Settings(augmentation="none", labels="one_hot", batch_size=50)
-    finished = tmp_path / "finished"
-    run_folder.open_run(str(finished), settings, overwrite=False)
-    (finished / "metrics.json").write_text("{}", "utf-8")
-    before = _contents(finished)
-    for folder in (tmp_path / "new" / "run", finished):
-        with pytest.raises(OSError, match="too full"):
+    new = tmp_path_factory.mktemp("runs") / "new"
+    for folder in (new / "run", killed):
+        with pytest.raises(OSError, match=f"{folder} is too full: .* 22 MiB, 22 MiB"):
             training.run(settings, splits, str(folder), overwrite=True)
-    # What is there is not given up for what would not fit, and nothing new is begun.
-    assert _contents(finished) == before and not (tmp_path / "new").exists()
+    assert _contents(killed) == before and not new.exists()
 
 
 @pytest.mark.parametrize("done", [0, 1, 2])
@@ -162,13 +147,6 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
     assert json.loads(path.read_text("utf-8")) == {"figures": [1, 2.5], "name": "é"}
     run_folder.write_json(str(path), {})
     assert os.listdir(tmp_path) == ["metrics.json"]
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"theme": "dark"}', '{"dataset": "digits"}'])
-def test_settings_of_other_programs_are_none(tmp_path, text):
-    (tmp_path / "settings.json").write_text(text, "utf-8")
-    assert run_folder.settings_of_run(str(tmp_path)) is None
-    assert run_folder.settings_of_run(str(tmp_path / "model.keras")) is None
 
 
 def test_table_is_put_together_from_its_columns():
@@ -221,7 +199,3 @@ def test_one_checkpoint_is_kept_and_none_of_a_loss_that_is_not_finite(tmp_path):
     assert run_folder.Checkpoints(restored, str(tmp_path)).restore() == 2
     for expected, actual in zip(weights, restored.get_weights(), strict=True):
         np.testing.assert_array_equal(actual, expected)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 from tensorflow import keras
@@ -83,7 +81,3 @@ def test_saved_model_keeps_its_schedule(tmp_path):
     config = keras.models.load_model(tmp_path / "model.keras").optimizer.get_config()
     copy = keras.optimizers.schedules.deserialize(config["learning_rate"])
     assert [float(copy(step)) for step in CIFAR_TABLE] == [float(CIFAR(x)) for x in CIFAR_TABLE]
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,7 +1,5 @@
 """The attack against those of two other libraries: ``pip install -e .[attack-test]``."""
 
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -143,7 +141,3 @@ def test_as_strong_as_cleverhans(trained, accuracies):
     ]
     peer = _checked_accuracy(network, np.concatenate(adversarial), images, labels)
     assert abs(accuracies[1] - peer) < 0.01, (accuracies, peer)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,6 +6,7 @@ from tensorflow import keras
 
 from keras_autolabel import projected_gradient_descent
 from keras_autolabel.augment.attack import (
+    assert_logits,
     check_epsilon,
     crossentropy_of_truth,
     gradient_step,
@@ -253,17 +252,6 @@ def test_nothing_is_computed_once_all_are_wrong(right):
     assert (0.05 < gap <= 0.1 + 1e-6) if right else gap == 0.0
 
 
-def test_accuracy_falls_with_epsilon_and_1_breaks_everything(trained):
-    network, images, labels = trained
-    epsilons = (0.0, 0.01, 0.03, 0.1, 1.0)
-    accuracy = [
-        1.0 - _wrong(network, _attack(network, images, labels, epsilon=x), labels).mean()
-        for x in epsilons
-    ]
-    assert np.all(np.diff(accuracy) < 0)
-    assert accuracy[0] > 0.85 and accuracy[1] > 0.75 and accuracy[-1] == 0.0
-
-
 def test_the_margin_sees_through_logits_that_are_too_large(trained):
     network, images, labels = trained
     images, labels = (part[~_wrong(network, images, labels)] for part in (images, labels))
@@ -294,10 +282,13 @@ def test_mixed_precision_ends_in_the_same_corner(mixed_precision, bias):
     # With a bias of −20 the gradient at the logits is 1e-9, which is 0 in float16.
     network, images = two_class_network(bias), as_images(PIXELS)
     assert network(images).dtype == mixed_precision.removeprefix("mixed_")
-    epsilon, step = tf.fill([1, 1, 1, 1], 0.1), tf.fill([1, 1, 1, 1], 0.025)
-    moved, losses, _ = gradient_step(network, images, images, tf.constant([0]), epsilon, step)
+    epsilon, step = tf.fill([2, 1, 1, 1], 0.1), tf.fill([2, 1, 1, 1], 0.025)
+    # Beside an image whose label is wrong, and its gradient 1.
+    pair, labels = tf.repeat(images, 2, axis=0), tf.constant([0, 1])
+    moved, losses, _ = gradient_step(network, pair, pair, labels, epsilon, step)
     assert moved.dtype == losses.dtype == tf.float32
-    np.testing.assert_allclose(moved, as_images([[0.525, 0.0, 1.0, 0.3]]), atol=1e-6)
+    expected = as_images([[0.525, 0.0, 1.0, 0.3], [0.475, 0.045, 0.965, 0.3]])
+    np.testing.assert_allclose(moved, expected, atol=1e-6)
     np.testing.assert_allclose(_corner(network), [CORNER], atol=1e-6)
 
     # A loss of one's own gets float32, of the clean images too.
@@ -356,8 +347,10 @@ def test_no_gradient_reaches_the_weights_or_the_images():
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_a_network_that_returns_probabilities_is_refused(compiled, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "off"), [("float32", 0.0015), ("bfloat16", 0.025), ("float16", 0.006)]
+)
+def test_a_network_that_returns_probabilities_is_refused(compiled, dtype, off):
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Flatten(), keras.layers.Dense(10)]
     network = keras.Sequential([keras.Input(SHAPE), *layers, keras.layers.Softmax(dtype=dtype)])
@@ -369,6 +362,9 @@ def test_a_network_that_returns_probabilities_is_refused(compiled, dtype):
 
     with pytest.raises(tf.errors.InvalidArgumentError, match="probabilities"):
         (tf.function(attack) if compiled else attack)(images)
+    # A sum that no rounding explains, one below 0, none at all.
+    for logits in ([[0.5, 0.5], [0.5, 0.5 + off]], [[0.5, 0.5], [1.5, -0.5]], tf.zeros([0, 2])):
+        assert_logits(tf.cast(logits, dtype))
 
 
 def test_a_gradient_that_is_not_finite_is_explained_by_the_weights_that_are_not_either():
@@ -418,7 +414,3 @@ def test_batches_are_checked():
     for wrong, labels, value in ((images, [[0.7, 0.3]], "one-hot"), (255 * images, [0], "255")):
         with pytest.raises(tf.errors.InvalidArgumentError, match=value):
             _attack(network, wrong, labels)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

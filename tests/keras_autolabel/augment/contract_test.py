@@ -1,7 +1,5 @@
 """What every augmentation promises, ours and a user's own."""
 
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -62,14 +60,13 @@ NETWORK = linear_network((4, 5, 1), 3)
 
 
 @every_augmentation
-@pytest.mark.parametrize(("image_shape", "num_classes"), [((16, 16, 3), 2), ((9, 7, 1), 21)])
-def test_the_contract_holds(augmentation, image_shape, num_classes):
-    check_augmentation(augmentation, image_shape=image_shape, num_classes=num_classes)
+def test_the_contract_holds(augmentation):
+    check_augmentation(augmentation, image_shape=(9, 7, 3), num_classes=21)
 
 
 def test_a_grey_level_of_rounding_in_a_graph_breaks_no_promise():
-    # Of the images of this seed a graph rounds some pixels otherwise.
-    check_augmentation(RandAugment(), seed=3)
+    # Of the images of this seed a graph rounds two pixels otherwise.
+    check_augmentation(RandAugment(num_buckets=4, operations=("shear_x",)), seed=3)
 
 
 @every_augmentation
@@ -81,7 +78,8 @@ def test_sizes_may_be_unknown_where_there_is_no_network(augmentation):
     eager = augmentation(IMAGES, LABELS, seed=SEED)
     for one, other in zip(graph(IMAGES, LABELS), eager, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
-    assert graph(IMAGES[:0], LABELS[:0]).images.shape == (0, 4, 5, 1)
+    for augment in (graph, lambda x, y: augmentation(x, y, seed=SEED)):
+        assert augment(IMAGES[:0], LABELS[:0]).images.shape == (0, 4, 5, 1)
 
 
 # --- what is drawn --------------------------------------------------------------------------------
@@ -98,19 +96,27 @@ def test_what_is_drawn_comes_from_the_seed_alone_even_in_a_map(augmentation):
 
 
 def _columns(drawn) -> dict[str, np.ndarray]:
-    """Each number that is drawn for an example, as the number of a cell; not what is shared."""
+    """Numbers of an example each, as the number of a cell: all that is drawn, and its place."""
+    size = len(drawn.distance)
+    fields = {"place": range(size), **drawn._asdict()}
+    del fields["bucket"]
+    if "seed" in fields:
+        fields["seed"] = tf.random.stateless_uniform([size], drawn.seed)
+    if "partner" in fields:
+        fields["distance of the partner"] = tf.gather(drawn.distance, drawn.partner)
     columns = {}
-    for name, field in drawn._asdict().items():
-        if name not in ("bucket", "seed"):
-            values = np.reshape(np.asarray(field, np.float64), [len(drawn.distance), -1])
-            for i, column in enumerate(values.T):
-                ranks = np.unique(column, return_inverse=True)[1]
-                columns[f"{name} {i}"] = 20 * ranks // (ranks.max() + 1)
+    for name, field in fields.items():
+        values = np.reshape(np.asarray(field, np.float64), [size, -1])
+        # Rows of two numbers of the seed of a single one would be the same in this order.
+        in_a_row = [] if values.shape[1] == 1 else [values.ravel()[:size]]
+        for i, column in enumerate([*values.T, *in_a_row]):
+            ranks = np.unique(column, return_inverse=True)[1]
+            columns[f"{name} {i}"] = 20 * ranks // (ranks.max() + 1)
     return columns
 
 
 # The distance of SoftCrop follows from its shifts.
-@pytest.mark.parametrize("name", ["AugMix", "RandAugment", "Mixup", "CutMix", "Noise"])
+@pytest.mark.parametrize("name", ["AugMix", "RandAugment", "Mixup", "CutMix", "PGD", "Noise"])
 @pytest.mark.parametrize("bucket", [None, 1])
 def test_everything_drawn_is_independent(name, bucket):
     augmentation, labels = ALL[name], tf.zeros([40_000], tf.int32)
@@ -153,11 +159,13 @@ def test_distances_of_training_are_uniform_and_in_their_buckets(augmentation):
 @every_augmentation
 def test_a_model_with_it_learns_and_is_saved_and_loaded(augmentation, tmp_path):
     model = AutoLabelModel(linear_network((4, 5, 1), 3), augmentation, num_classes=3, seed=5)
-    model.compile(keras.optimizers.SGD(0.1))
+    # Graphs are compared above, and cost most of the time.
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     callback = AutoLabel((IMAGES, LABELS), step_size=0.5)
     model.fit(IMAGES, LABELS, batch_size=6, verbose=0, shuffle=False, callbacks=[callback])
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
+    again.run_eagerly = True
     assert int(again.draws) == 2 and again.label_policy.bucket_shape == augmentation.bucket_shape
     # The next step draws, labels and trains the same.
     for one in (model, again):
@@ -169,7 +177,7 @@ def test_a_model_with_it_learns_and_is_saved_and_loaded(augmentation, tmp_path):
 @every_augmentation
 def test_xla_compiles_it_or_it_is_refused_by_name(augmentation):
     model = AutoLabelModel(NETWORK, augmentation, num_classes=3)
-    if not augmentation.jit_compiles:
+    if not isinstance(augmentation, Noise):
         with pytest.raises(ValueError, match=type(augmentation).__name__):
             model.compile("sgd", jit_compile=True)
         return
@@ -211,7 +219,7 @@ ARGUMENTS = [
     (RandAugment, "num_operations", NO_WHOLE_NUMBERS),
     (RandAugment, "max_magnitude", (*NO_NUMBERS, 0.0, 10.1)),
     (RandAugment, "operations", ((), ("rotate", "colour"))),
-    *((cls, "beta", (*NO_NUMBERS, 0.0, 9e-7, 1.1e6)) for cls in (Mixup, CutMix)),
+    *((cls, "beta", (*NO_NUMBERS, 0.0, 9e-7, 1e6 + 0.5)) for cls in (Mixup, CutMix)),
     (SoftCrop, "sigma", (*NO_NUMBERS, 0.0)),
     (PGD, "epsilon", (*NO_NUMBERS, 0, 0.0, 8, 1.001)),
     (PGD, "num_steps", NO_WHOLE_NUMBERS),
@@ -237,35 +245,31 @@ GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y")
 ENHANCE = ("color", "contrast", "brightness", "sharpness")
 
 
-@pytest.mark.parametrize(
-    ("augmentation", "config"),
-    [
-        (AugMix(), {"max_depth": 3, "severity": 3.0, "operations": AUGMIX + GEOMETRIC}),
-        (
-            RandAugment(),
-            {
-                "num_operations": 2,
-                "max_magnitude": 10.0,
-                "operations": AUGMIX + ENHANCE + GEOMETRIC,
-            },
-        ),
-        (Mixup(), {"beta": 1.0}),
-        (CutMix(), {"beta": 1.0}),
-        (SoftCrop(), {"sigma": 0.3}),
-        (
-            PGD(epsilon=0.1),
-            {"epsilon": 0.1, "num_steps": 10, "relative_step_size": 0.25, "random_start": True},
-        ),
-        (Noise(), {"strength": 0.5}),
-    ],
-)
-def test_arguments_left_out(augmentation, config):
-    assert augmentation.get_config() == {"num_buckets": 10, **config}
+LEFT_OUT = {
+    AugMix: {"max_depth": 3, "severity": 3.0, "operations": AUGMIX + GEOMETRIC},
+    RandAugment: {
+        **{"num_operations": 2, "max_magnitude": 10.0},
+        "operations": AUGMIX + ENHANCE + GEOMETRIC,
+    },
+    Mixup: {"beta": 1.0},
+    CutMix: {"beta": 1.0},
+    SoftCrop: {"sigma": 0.3},
+    PGD: {"num_steps": 10, "relative_step_size": 0.25, "random_start": True},
+    Noise: {"strength": 0.5},
+}
+
+
+@pytest.mark.parametrize("cls", LEFT_OUT)
+def test_arguments_left_out(cls):
+    given = {"epsilon": 0.1} if cls is PGD else {}
+    assert cls(**given).get_config() == {"num_buckets": 10, **given, **LEFT_OUT[cls]}
 
 
 def test_the_last_arguments_in_range_are_taken():
     AugMix(severity=0.1, max_depth=1), AugMix(severity=10.0), Mixup(beta=1e-6), Mixup(beta=1e6)
-    RandAugment(max_magnitude=10.0, num_operations=np.int64(1)), PGD(epsilon=1.0, num_steps=1)
+    RandAugment(max_magnitude=10.0, num_operations=np.int64(1)), RandAugment(max_magnitude=1e-3)
+    PGD(epsilon=1.0, num_steps=1)
+    assert AugMix(operations=["rotate"]).operations == ("rotate",)
 
 
 @every_augmentation
@@ -401,7 +405,3 @@ def test_only_what_is_asked_for_may_break_a_promise_too():
 
     with pytest.raises(AssertionError, match="images must lie"):
         check_augmentation(OnlyInBuckets(), image_shape=(4, 4, 1))
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

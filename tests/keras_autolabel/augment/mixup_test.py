@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -8,7 +6,7 @@ from tensorflow import keras
 
 from keras_autolabel import AutoLabel, AutoLabelModel, Mixup
 from keras_autolabel.augment.mixup import MixupDraw
-from tests.conftest import linear_network, numpy_softmax
+from tests.conftest import linear_network
 from tests.keras_autolabel.augment.conftest import assert_independent, assert_uniform, cells_of
 
 SEED = tf.constant([2, 3])
@@ -72,20 +70,6 @@ def test_eq_4_by_hand():
     np.testing.assert_array_equal(batch.bucket, [2, 4, 0])
 
 
-def test_the_pixels_say_which_class_dominates_and_by_how_much():
-    # Image i is white at pixel i alone: pixel i of a mixed image is the weight of image i.
-    images = np.eye(64, dtype=np.float32).reshape(64, 8, 8, 1)
-    labels = np.random.default_rng(0).permutation(64)
-    batch = Mixup()(images, labels, seed=SEED)
-    weights = batch.images.numpy().reshape(64, 64)
-    first, second = np.argsort(weights, axis=1)[:, :-3:-1].T
-    mixed = weights[np.arange(64), second] > 0.0
-    assert mixed.sum() > 32
-    np.testing.assert_array_equal(batch.labels, labels[first])
-    np.testing.assert_array_equal(batch.partners[mixed], labels[second[mixed]])
-    np.testing.assert_allclose(batch.mix[mixed], weights[mixed, second[mixed]], atol=1e-6)
-
-
 def test_labels_start_at_ordinary_mixup():
     # γ at the middle of bucket n of 5 is 0.05, 0.15, ...
     model = AutoLabelModel(linear_network((2, 2, 1), 3), Mixup(num_buckets=5), num_classes=3)
@@ -121,35 +105,3 @@ def test_partners_on_the_holdout_come_from_all_of_it(examples_per_bucket):
         np.testing.assert_allclose(confidence[n], expected, atol=0.006 if n else 0.002)
     assert alone - confidence[1] > 0.1
     np.testing.assert_array_equal(accuracy, [1.0, 1.0])
-
-
-# --- a tiny fit -----------------------------------------------------------------------------------
-
-
-def test_the_loss_of_the_first_step_is_that_of_section_4_3():
-    rng = np.random.default_rng(3)
-    images, labels = rng.uniform(size=[8, 2, 2, 1]).astype(np.float32), rng.integers(3, size=8)
-    model = AutoLabelModel(linear_network((2, 2, 1), 3), Mixup(num_buckets=4), num_classes=3)
-    model.compile(keras.optimizers.SGD(0.5))
-    weights, bias = model.network.get_weights()
-    batch = model.augment(tf.constant(images), tf.constant(labels))
-    history = model.fit(images, labels, batch_size=8, shuffle=False, verbose=0).history
-    # Section 4.3, one example after the other; 1 − (n + ½)/8 is the first label of bucket n.
-    targets = np.zeros([8, 3])
-    for row, (y, p, m, n) in enumerate(
-        zip(labels, batch.partners.numpy(), batch.mix.numpy(), batch.bucket.numpy(), strict=True)
-    ):
-        confidence = 1.0 - (n + 0.5) / 8
-        share = min(1.0 - confidence, m / (1.0 - m) * confidence)
-        left = 1.0 - confidence - share
-        targets[row] = left / (1 if y != p else 2)
-        targets[row, p] = share
-        targets[row, y] = confidence + (share if y == p else 0.0)
-    np.testing.assert_allclose(targets.sum(axis=1), 1.0, atol=1e-6)
-    logits = batch.images.numpy().reshape(8, 4).astype(np.float64) @ weights + bias
-    losses = -(targets * np.log(numpy_softmax(logits))).sum(axis=-1)
-    np.testing.assert_allclose(history["loss"], [losses.mean()], rtol=1e-5)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -206,7 +204,3 @@ def test_in_a_bucket_the_whole_batch_is_attacked_as_by_the_attack_alone(digits, 
     gap = np.abs(batch.images - images / np.float32(255)).max(axis=(1, 2, 3))
     assert np.all((gap > bucket / 20) & (gap <= (bucket + 1) / 20 + 1e-6))
     np.testing.assert_allclose(batch.distance, gap / 0.2, atol=1e-5)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,9 +1,6 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image, ImageEnhance, ImageOps
 
 from keras_autolabel import RandAugment
 from keras_autolabel.augment.randaugment import (
@@ -12,26 +9,11 @@ from keras_autolabel.augment.randaugment import (
     RandAugmentDraw,
 )
 from tests.keras_autolabel.augment.conftest import assert_uniform
+from tests.keras_autolabel.augment.image_ops_test import pillow
 
 SEED = tf.constant([2, 3])
 WITHOUT_MAGNITUDE = ("autocontrast", "equalize")
 GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
-
-
-def _pillow(image: np.ndarray, name: str, level: float) -> np.ndarray:
-    """One operation at a level of −10 to 10 by Pillow."""
-    source = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    # The factors are single precision numbers.
-    factor = float(np.float32(1.0) + np.float32(0.9) * np.float32(level) / np.float32(10.0))
-    if name == "posterize":
-        result = ImageOps.posterize(source, 8 - int(np.round(0.4 * abs(level))))
-    elif name == "solarize":
-        result = ImageOps.solarize(source, 256 - 25.6 * abs(level))
-    elif name in WITHOUT_MAGNITUDE:
-        result = getattr(ImageOps, name)(source)
-    else:
-        result = getattr(ImageEnhance, name.capitalize())(source).enhance(factor)
-    return np.asarray(result).reshape(image.shape)
 
 
 def test_operations_and_directions_are_uniform():
@@ -61,8 +43,7 @@ def test_magnitude_of_level(name, level, magnitude):
     np.testing.assert_allclose(actual, [magnitude], rtol=1e-6, atol=1e-5)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("max_magnitude", [10.0, 4.0])
+@pytest.mark.parametrize(("channels", "max_magnitude"), [(1, 4.0), (3, 10.0)])
 def test_a_chain_without_geometry_equals_pillow(photographs, channels, max_magnitude):
     operations = tuple(name for name in RANDAUGMENT_OPERATIONS if name not in GEOMETRIC)
     randaugment = RandAugment(num_operations=3, max_magnitude=max_magnitude, operations=operations)
@@ -75,7 +56,8 @@ def test_a_chain_without_geometry_equals_pillow(photographs, channels, max_magni
         chain = image
         for operation, direction in zip(drawn.operation[row], drawn.direction[row], strict=True):
             level = np.float32(max_magnitude) * drawn.distance[row].numpy() * direction.numpy()
-            chain = _pillow(chain, operations[int(operation)], level)
+            name = operations[int(operation)]
+            chain = pillow(chain, name, float(MAGNITUDE_OF_LEVEL[name](level)))
         np.testing.assert_allclose(actual[row], chain / 255, atol=1e-6)
 
 
@@ -105,7 +87,7 @@ def test_a_distance_of_0_leaves_all_but_two_operations_without_effect(photograph
     images = tf.constant(np.stack([image] * 13))
     images = RandAugment(num_operations=1).apply(images, none, drawn).images
     for actual, name in zip(images, RANDAUGMENT_OPERATIONS, strict=True):
-        expected = _pillow(image, name, 0.0) if name in WITHOUT_MAGNITUDE else image
+        expected = pillow(image, name, 0.0) if name in WITHOUT_MAGNITUDE else image
         np.testing.assert_allclose(actual * 255, expected, atol=1e-4, err_msg=name)
 
 
@@ -120,7 +102,3 @@ def test_four_channels_go_without_the_operations_that_know_colours(photographs):
     batch = RandAugment(operations=others)(images, labels, seed=SEED)
     # The fourth channel is the first one again, and all others treat channels alike.
     np.testing.assert_array_equal(batch.images[..., 3], batch.images[..., 0])
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))
