@@ -354,7 +354,9 @@ def examples_of(measured: Measured, folder: str) -> list[Drawn]:
 
 def figures_of(measured: Measured, folder: str) -> list[Drawn]:
     """All figures of a report but the overview, in their order."""
-    seeds = f"{len(measured.seeds)} seeds" if len(measured.seeds) > 1 else "one seed"
+    seeds = (
+        f"{len(measured.seeds)} seeds" if len(measured.seeds) > 1 else "one seed, without an error"
+    )
     drawn = []
     learners = [m for m in measured.methods if learned_labels(measured, m) is not None]
     if learners:

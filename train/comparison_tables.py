@@ -281,7 +281,8 @@ def attacks(measured: Measured) -> Table | None:
     for column in range(1, 1 + len(epsilons)):
         most = max(row[column].value for row in rows)
         for row in rows:
-            row[column] = row[column]._replace(best=row[column].value == most)
+            best = len(rows) > 1 and row[column].value == most
+            row[column] = row[column]._replace(best=best)
     heads = ["Method", *(f"ε = {e:g}" if e else "no attack" for e in epsilons)]
     note = "Accuracy of the same images without and under an attack by PGD, in percent."
     return Table("attacks", "Accuracy under attack", note, heads, rows, list(robust))

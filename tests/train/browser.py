@@ -141,7 +141,9 @@ class Page:
         if method == "Page.loadEventFired":
             self._loaded = True
         elif method == "Network.requestWillBeSent":
-            self.requests.append(told["request"]["url"])
+            url = told["request"]["url"]
+            # What a page holds itself is called a request, too.
+            self.requests += [] if url.startswith("data:") else [url]
         elif method == "Runtime.exceptionThrown":
             self.errors.append(told["exceptionDetails"]["text"])
         elif method == "Log.entryAdded" and told["entry"]["level"] == "error":
