@@ -243,3 +243,19 @@ def write_json(path: str, content: dict) -> None:
         json.dump(content, file, indent=2)
         file.write("\n")
     os.replace(temporary, path)
+
+
+def read_json(path: str) -> dict:
+    """What a JSON file holds; nothing where there is none.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return {}

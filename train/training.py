@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +24,13 @@ CALIBRATION = ("ece", "accuracy", "confidence")
 DIVERGED = "Training has diverged; lower --learning_rate."
 
 
-def train(model: kal.AutoLabelModel, settings: Settings, splits: data.Splits, folder: str) -> None:
+def train(
+    model: kal.AutoLabelModel,
+    settings: Settings,
+    splits: data.Splits,
+    folder: str,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> None:
     """Trains a model, from where a killed run was if there was one.
 
     Args:
@@ -31,6 +38,7 @@ def train(model: kal.AutoLabelModel, settings: Settings, splits: data.Splits, fo
         settings: The settings of the run.
         splits: Its data.
         folder: The folder of the run.
+        callbacks: More of them; they are called when the checkpoint of an epoch is written.
 
     Raises:
         ValueError: If the loss or a weight is no longer finite.
@@ -47,12 +55,13 @@ def train(model: kal.AutoLabelModel, settings: Settings, splits: data.Splits, fo
         epochs=settings.epochs,
         initial_epoch=done,
     )
-    callbacks = [
+    all_callbacks = [
         *builders.build_callbacks(settings, model, splits.holdout),
         run_folder.History(folder, done),
         keras.callbacks.TensorBoard(os.path.join(folder, "tensorboard"), write_graph=False),
         keras.callbacks.TerminateOnNaN(),
         checkpoints,
+        *callbacks,
     ]
     try:
         history = model.fit(
@@ -60,7 +69,7 @@ def train(model: kal.AutoLabelModel, settings: Settings, splits: data.Splits, fo
             epochs=settings.epochs,
             initial_epoch=done,
             steps_per_epoch=len(splits.train) // settings.batch_size,
-            callbacks=callbacks,
+            callbacks=all_callbacks,
             shuffle=False,
             verbose=1 if sys.stdout.isatty() else 2,
         )

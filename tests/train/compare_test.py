@@ -1,0 +1,272 @@
+"""``python -m train.compare`` as a user runs it: jobs, kills, failures, refusals."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.train.conftest import ROOT, environment, run_commands
+from train.comparison import is_attacked
+from train.methods import GROUPS, METHODS, method_names
+from train.settings import FIELDS, Settings
+
+SMALL = (
+    "--dataset=digits",
+    "--train_examples=200",
+    "--holdout_examples=100",
+    "--batch_size=50",
+    "--epochs=4",
+    "--num_buckets=2",
+    "--examples_per_bucket=50",
+    "--seeds=1",
+    "--corruptions=contrast,pixelate",
+    "--severities=3",
+    "--test_attack_epsilons=0.02",
+    "--test_attack_steps=2",
+    "--test_attack_examples=50",
+    "--jobs=1",
+)
+MISTAKES = {
+    "a method that is none": (["--methods=mixup,augmax"], "Received: augmax"),
+    "no method": (["--methods="], "Received: none"),
+    "a setting that methods set": (
+        ["--augmentation=mixup"],
+        "--augmentation cannot be given: the method vanilla sets it; leave it out.",
+    ),
+    "a setting that one of the methods sets": (
+        ["--methods=vanilla,mixup_0.2", "--beta=0.5"],
+        "--beta cannot be given: the method mixup_0.2 sets it; leave it out.",
+    ),
+    "a setting that no method reads": (
+        ["--methods=vanilla,cutmix", "--epsilon=0.1"],
+        "--epsilon has no effect on any of vanilla, cutmix; leave it out.",
+    ),
+    "settings that do not go together": (
+        ["--methods=at", "--epsilon=8"],
+        "for 8 grey levels of 255 pass 8/255",
+    ),
+    "a batch that is too large": (["--train_examples=64", "--batch_size=65"], "65 is more than"),
+    "a folder of something else": ([f"--output_dir={ROOT / 'train'}"], "holds no comparison"),
+    "a word that is no flag": (["quick"], "Unknown arguments: quick"),
+}
+
+
+def compare(*arguments: str) -> subprocess.CompletedProcess:
+    """Runs the command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "train.compare", *SMALL, *arguments],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def wait_until(true, *, seconds: float = 300.0) -> None:
+    """Waits, and fails where that is in vain."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "in vain"
+        time.sleep(0.02)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process computes; one that nobody waited for does not."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text("utf-8")
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def told(folder: Path) -> str:
+    """``report.md`` without seconds and the folder, quoted or not, which no two runs share."""
+    text = (folder / "report.md").read_text("utf-8").replace(str(folder), "FOLDER")
+    text = text.replace("'", "")
+    text = re.sub(r"(?s)## What it costs.*?## Figures", "## Figures", text)
+    return re.sub(r"[Tt]raining time ×\s*[\d.]+( to [\d.]+)?", "", text)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A comparison of two methods, and what the command printed."""
+    folder = tmp_path_factory.mktemp("comparison") / "of two"
+    ended = compare("--methods=cutmix,cutmix_autolabel", f"--output_dir={folder}")
+    assert ended.returncode == 0, ended.stderr
+    return folder, ended
+
+
+def test_each_job_leaves_its_files_and_there_is_a_report(finished):
+    folder, ended = finished
+    jobs = {path.name for path in (folder / "jobs").iterdir()}
+    assert jobs == {"cutmix-seed0", "cutmix_autolabel-seed0"}
+    for job in jobs:
+        names = {path.name for path in (folder / "jobs" / job).iterdir()}
+        assert names >= {"job.json", "predictions.npz", "history.csv", "model.keras"}
+    assert (folder / "report.html").exists() and "report.html" in ended.stdout
+    report = (folder / "report.md").read_text("utf-8")
+    assert "CutMix + AutoLabel against CutMix" in report
+    assert "200 training, 100 hold-out, 300 test" in report
+
+
+def test_figures_of_a_job_are_those_of_its_predictions(finished):
+    """``train.evaluation`` computed the first from logits, NumPy computes the second here."""
+    folder, _ = finished
+    here = folder / "jobs" / "cutmix_autolabel-seed0"
+    content = json.loads((here / "job.json").read_text("utf-8"))
+    arrays = np.load(here / "predictions.npz")
+    for number, name in enumerate(("none", "clean_holdout", "augmented_holdout")):
+        eces, accuracies = [], []
+        for corruption in ("none/0", "contrast/3", "pixelate/3"):
+            confidence = arrays[f"{corruption}/confidence"][number].astype(np.float64)
+            correct = arrays[f"{corruption}/correct"]
+            place = np.minimum(confidence * 15, 14).astype(int)
+            eces.append(np.abs(np.bincount(place, confidence - correct)).sum() / len(correct))
+            accuracies.append(correct.mean())
+        figures = content["figures"][name]
+        assert figures["ece"] == pytest.approx(eces[0], abs=1e-5)
+        assert figures["accuracy"] == accuracies[0]
+        assert figures["cece"] == pytest.approx(np.mean(eces[1:]), abs=1e-5)
+        assert figures["cacc"] == pytest.approx(np.mean(accuracies[1:]))
+    assert content["temperatures"]["none"] == 1.0
+    # A network of four epochs is not sure enough, clean images are easier than moved ones.
+    assert content["temperatures"]["clean_holdout"] < content["temperatures"]["augmented_holdout"]
+    assert content["settings"]["labels"] == "autolabel" and content["settings"]["beta"] == 1.0
+
+
+def test_a_job_is_a_run_that_others_can_open(finished):
+    folder, _ = finished
+    commands = [
+        [
+            "train.evaluate",
+            f"--model={folder / 'jobs' / 'cutmix-seed0'}",
+            f"--output_dir={folder / 'evaluation'}",
+        ]
+    ]
+    (ended,) = run_commands(commands, folder / "printed")
+    assert ended.status == 0, ended.stderr
+    found = json.loads((folder / "evaluation" / "evaluation.json").read_text("utf-8"))
+    job = json.loads((folder / "jobs" / "cutmix-seed0" / "job.json").read_text("utf-8"))
+    assert found["rows"][0]["ece"] == pytest.approx(job["figures"]["none"]["ece"], abs=1e-6)
+
+
+def test_killed_at_a_random_moment_and_started_again_it_says_the_same(finished, tmp_path):
+    folder, _ = finished
+    again = tmp_path / "killed"
+    arguments = ("--methods=cutmix,cutmix_autolabel", f"--output_dir={again}")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "train.compare", *SMALL, *arguments],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    progress = again / "jobs" / "cutmix_autolabel-seed0" / "progress.json"
+
+    def epochs() -> int:
+        return json.loads(progress.read_text("utf-8"))["epochs"] if progress.exists() else 0
+
+    wait_until(lambda: epochs() >= 1 or process.poll() is not None)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("utf-8").split()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    # A job ends with the comparison that started it.
+    wait_until(lambda: not any(is_alive(int(child)) for child in children), seconds=60.0)
+    assert epochs() < 4 and not (progress.parent / "job.json").exists()
+    done = again / "jobs" / "cutmix-seed0" / "job.json"
+    before = done.stat().st_mtime_ns
+    ended = compare(*arguments)
+    assert ended.returncode == 0, ended.stderr
+    assert done.stat().st_mtime_ns == before
+    log = (progress.parent / "log.txt").read_text("utf-8")
+    assert "continues after epoch" in log
+    assert told(again) == told(folder)
+    for job in ("cutmix-seed0", "cutmix_autolabel-seed0"):
+        first, second = (np.load(x / "jobs" / job / "predictions.npz") for x in (folder, again))
+        for key in first:
+            np.testing.assert_array_equal(first[key], second[key])
+
+
+def test_a_job_that_fails_is_told_and_the_others_go_on(finished):
+    """On top of what is done: more methods may be asked for, one of which cannot be written."""
+    folder, _ = finished
+    obstacle = folder / "jobs" / "vanilla-seed0" / "predictions.npz"
+    obstacle.mkdir(parents=True)
+    methods = "--methods=vanilla,cutmix,cutmix_autolabel,at"
+    ended = compare(methods, f"--output_dir={folder}")
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert "vanilla, seed 0 failed: train.comparison_job: [Errno 21]" in ended.stdout + ended.stderr
+    assert "1 jobs failed: vanilla, seed 0." in ended.stderr.strip().splitlines()[-1]
+    report = (folder / "report.md").read_text("utf-8")
+    assert "**vanilla, seed 0 failed:**" in report and "| AT |" in report
+    assert "| AT |" in report.split("## Accuracy under attack")[1]
+    obstacle.rmdir()
+    ended = compare(methods, f"--output_dir={folder}")
+    assert ended.returncode == 0, ended.stderr
+    # At most the job that failed was done again.
+    assert "at, seed 0" not in ended.stdout + ended.stderr
+    report = (folder / "report.md").read_text("utf-8")
+    assert "failed" not in report and "| Vanilla |" in report
+
+
+def test_a_folder_of_other_settings_is_refused_with_the_difference(finished):
+    folder, _ = finished
+    before = (folder / "comparison.json").read_bytes()
+    arguments = ("--methods=cutmix,cutmix_autolabel", "--epochs=5", "--l2=0.5")
+    ended = compare(*arguments, f"--output_dir={folder}")
+    message = ended.stderr.strip().splitlines()[-1]
+    assert ended.returncode == 1
+    assert "epochs: 4 there, 5 asked for; l2: 0.0001 there, 0.5 asked for" in message
+    assert (folder / "comparison.json").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """What each mistake leads to."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    commands = [
+        ["train.compare", f"--output_dir={folder / str(number)}", "--dataset=digits", *arguments]
+        for number, (arguments, _) in enumerate(MISTAKES.values())
+    ]
+    ended = run_commands(commands, folder / "printed")
+    return dict(zip(MISTAKES, ended, strict=True)), folder
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_refused_in_one_line(refused, name):
+    message = refused[0][name].message()
+    assert message.startswith("train.compare: ") and MISTAKES[name][1] in message
+    assert not list(refused[1].glob("*/jobs"))
+
+
+def test_methods_set_what_they_are_and_nothing_else():
+    for name, method in METHODS.items():
+        assert method.settings.keys() <= FIELDS.keys()
+        assert (method.rival is None) == (method.settings["labels"] != "autolabel")
+        if method.rival:
+            # The same but for the labels, or the comparison is of two things at once.
+            rival = METHODS[method.rival].settings
+            assert {**rival, "labels": "autolabel"} == method.settings, name
+        Settings(**method.settings)
+
+
+def test_groups_hold_methods():
+    for names in GROUPS.values():
+        assert set(names) <= set(METHODS)
+        # Each method that learns labels stands beside its rival.
+        assert {METHODS[name].rival for name in names} - {None} <= set(names)
+    assert method_names(["adversarial", "quick"])[:2] == ("vanilla", "augmix")
+
+
+def test_only_the_group_of_the_attacks_is_attacked():
+    assert [is_attacked(name, METHODS) for name in METHODS] == [
+        name in GROUPS["adversarial"] for name in METHODS
+    ]
+    assert not any(is_attacked(name, GROUPS["quick"]) for name in GROUPS["quick"])
