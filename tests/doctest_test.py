@@ -4,7 +4,6 @@ import ast
 import doctest
 import importlib
 import pkgutil
-import sys
 
 import pytest
 
@@ -62,7 +61,3 @@ def test_the_examples_are_found():
     assert {example.name.partition(".")[0] for example in EXAMPLES} == {
         *("keras_autolabel", "data", "train")
     }
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

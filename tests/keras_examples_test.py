@@ -5,7 +5,6 @@
 
 import pathlib
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -112,7 +111,3 @@ def test_a_change_has_at_most_eight_lines():
     for name, diff in DIFFS.items():
         signs = [line[0] for line in diff.splitlines()]
         assert 0 < signs.count("+") <= 8 and 0 < signs.count("-") <= 8, name
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

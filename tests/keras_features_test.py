@@ -243,7 +243,3 @@ def test_the_export_converts_to_onnx(tmp_path):
     np.testing.assert_allclose(found["logits"], logits, atol=1e-4)
     np.testing.assert_allclose(found["probabilities"], numpy_softmax(logits / 2.0), atol=1e-5)
     np.testing.assert_array_equal(found["class"], logits.argmax(axis=-1))
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -4,7 +4,6 @@ import configparser
 import functools
 import pathlib
 import re
-import sys
 import types
 import warnings
 
@@ -632,7 +631,3 @@ def test_public_names_are_all_there_and_no_others():
     auto = kal.AutoLabel(holdout)
     model.fit(*holdout, verbose=0, callbacks=[auto])
     assert auto.history[0].keys() == kal.LabelEpoch.__annotations__.keys()
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -7,6 +7,7 @@
 
 import os
 import pathlib
+import signal
 import sys
 import threading
 import time
@@ -300,7 +301,7 @@ def run(folder: str, job: comparison.Job, *, attacked: bool, threads: int) -> No
 def _end_with_parent() -> None:
     # Its end of the pipe is closed when it ends, however that comes; it never writes.
     os.read(sys.stdin.fileno(), 1)
-    os._exit(1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main(arguments: Sequence[str]) -> None:

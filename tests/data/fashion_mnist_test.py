@@ -2,7 +2,6 @@ import gzip
 import hashlib
 import os
 import struct
-import sys
 
 import numpy as np
 import pytest
@@ -244,7 +243,3 @@ def test_it_is_made_of_the_published_files_alone(tmp_path, monkeypatch, capsys):
         assert picture.size == (2800, 1680) and picture.mode == "L"
         # The last training image, and the first of the test part below it.
         assert picture.getpixel((2799, 1119)) == 3999 % 256 and picture.getpixel((0, 1120)) == 0
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

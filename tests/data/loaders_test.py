@@ -2,7 +2,6 @@ import doctest
 import importlib
 import inspect
 import pkgutil
-import sys
 from types import ModuleType
 
 import numpy as np
@@ -77,7 +76,3 @@ def test_all_that_is_exported_has_an_example():
         assert getattr(data, name).__module__ in MODULES
         assert "\nExample:\n    >>> " in inspect.getdoc(getattr(data, name)), name
     assert ">>> list(DATASETS)" in loaders.__doc__
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -388,7 +386,3 @@ def test_errors_of_pairs(error):
 def test_bootstrap_refuses(arrays, options, value):
     with pytest.raises(ValueError, match=value):
         bootstrap_interval(np.mean, arrays, **options)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -324,7 +322,3 @@ def test_models_that_read_no_table_are_refused(digits):
     for model, value in _models_without_a_table():
         with pytest.raises(ValueError, match=value):
             _fit(model, digits, [AutoLabel(digits)])
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

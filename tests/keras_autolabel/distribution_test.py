@@ -150,7 +150,3 @@ def test_replicas_draw_apart(two_replicas):
     assert first != second
     # The first replica draws what a single device draws.
     assert first == replica_seed(tf.constant([1, 2])).numpy().tolist()
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

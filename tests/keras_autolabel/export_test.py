@@ -152,7 +152,3 @@ def test_what_cannot_be_exported_is_refused(tmp_path, network, arguments, value)
     with pytest.raises(ValueError, match=value):
         AutoLabelModel(network, num_classes=3).export(str(tmp_path / "model"), **arguments)
     assert not list(tmp_path.iterdir())
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,7 +1,5 @@
 """What Keras promises around a training step holds: held against Keras itself, or by hand."""
 
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -349,7 +347,3 @@ def test_the_own_loss_survives_a_config():
     copy = SoftTargetLoss.from_config(loss.get_config())
     assert copy.reduction == "sum"
     np.testing.assert_allclose(copy.policy.confidence, [0.6, 0.6], rtol=1e-6)
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

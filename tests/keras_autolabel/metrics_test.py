@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -127,7 +125,3 @@ def test_metric_refuses(number):
     with pytest.raises(ValueError, match=f"num_classes={number}"):
         ClasswiseECE(number)
     assert ExpectedCalibrationError(1).num_bins == 1
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -379,7 +377,3 @@ def test_weights_that_are_not_finite_are_named(dtype):
         layers[1].bias.assign([0.0, value, 0.0])
         (name,) = names_of_non_finite([*network.weights, tf.Variable(3)])
         assert "broken/bias" in name
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 
@@ -57,7 +55,3 @@ def test_nan_and_other_than_pairs():
     assert np.isnan(aurc([np.nan, 0.5], [1, 0])) and np.isnan(e_aurc([np.nan, 0.5], [1, 0]))
     with pytest.raises(ValueError, match="1.5"):
         risk_coverage([1.5, 0.5], [1, 0])
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -2,7 +2,6 @@ import csv
 import gzip
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -397,7 +396,3 @@ def test_killed_run_is_measured_at_its_last_checkpoint(others, finished_run):
 def test_an_error_of_tensorflow_is_one_line():
     message = failing_message("evaluate", "evaluate", "--model=none")
     assert message == "train.evaluate: assertion failed: [no space]"
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

@@ -1,5 +1,4 @@
 import dataclasses
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -423,7 +422,3 @@ def test_attack_on_weights_that_are_not_finite_says_so_in_one_line():
             batch_size=4,
         )
     assert len(str(raised.value).splitlines()) == 1
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

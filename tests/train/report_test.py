@@ -142,7 +142,3 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
         assert json.load(file)["name"] == "é"
     write_json(path, {})
     assert os.listdir(tmp_path) == ["metrics.json"]
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))
