@@ -1,0 +1,1 @@
+"""Speed, measured beside other libraries: binaries, none of which is a test."""
