@@ -52,8 +52,9 @@ class AutoLabelModel(keras.Model):
 
     Under a strategy the random parameters of an ``Augmentation`` are drawn for the global batch, so
     that training does not depend on the number of replicas, but for mixup's and CutMix's partners,
-    which are of the replica's own rows. The loss is Keras': where replicas have rows to different numbers (a last
-    batch that does not divide evenly), their means count alike; ``drop_remainder=True`` avoids it.
+    which are of the replica's own rows. The loss is Keras': where replicas have rows to different
+    numbers (a last batch that does not divide evenly), their means count alike;
+    ``drop_remainder=True`` avoids it.
 
     ``model.network`` is the network itself, trained in place: it takes floats in ``value_range``,
     scaled by its caller, and its weights alone are saved and loaded by its own ``save_weights`` and
