@@ -9,6 +9,7 @@ wrong leaves the batch. The lower bound is that many gradients and steps along t
 The other libraries' restarts are three calls, of which an image keeps the first that succeeds.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -19,12 +20,13 @@ from tensorflow import keras
 
 import data
 import keras_autolabel as kal
-from benchmarks.rounds import FLAGS, Case, Way, benchmark
+from benchmarks.rounds import FLAGS, Case, Way, benchmark, seconds_of
 from train.small_resnet import small_resnet
 
 EPSILON = 8 / 255
 STEP_SIZE = EPSILON / 4
 TRAINING_STEPS, EVALUATION_STEPS, RESTARTS = 10, 50, 3
+GRAPHS = 8
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -43,21 +45,32 @@ def trained_network() -> tuple[keras.Model, np.ndarray, np.ndarray]:
 
 
 def gradients(network: Callable, images: tf.Tensor, labels: tf.Tensor, count: int) -> Callable:
-    """So many gradients at the images, each with a step along its sign."""
+    """So many gradients at the images, each with a step along its sign: the quickest of graphs.
 
-    @tf.function
-    def all_steps(images, labels):
-        def step(index, images):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(images)
-                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                    labels, network(images, training=False)
-                )
-            return index + 1, images + STEP_SIZE * tf.sign(tape.gradient(loss, images))
+    oneDNN lays out one and the same graph in one of two ways, by chance; the other takes 1.5 × as
+    long.
+    """
 
-        return tf.while_loop(lambda index, _: index < count, step, (0, images))[1]
+    def steps_in_a_graph():
+        @tf.function
+        def all_steps(images, labels):
+            def step(index, images):
+                with tf.GradientTape(watch_accessed_variables=False) as tape:
+                    tape.watch(images)
+                    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                        labels, network(images, training=False)
+                    )
+                return index + 1, images + STEP_SIZE * tf.sign(tape.gradient(loss, images))
 
-    return _call(all_steps, images, labels)
+            return tf.while_loop(lambda index, _: index < count, step, (0, images))[1]
+
+        run = _call(all_steps, images, labels)
+        run()
+        return seconds_of(run, time.process_time), run
+
+    return min(
+        (steps_in_a_graph() for _ in range(1 if FLAGS.tiny else GRAPHS)), key=lambda pair: pair[0]
+    )[1]
 
 
 def pgd_of_training(network: Callable, images: tf.Tensor, labels: tf.Tensor, steps: int):
@@ -164,20 +177,27 @@ def cases() -> Iterator[Case]:
     yield Case(
         f"PGD-{steps} in training, {len(attacked[1])} of 28×28×1",
         [
-            Way(f"{steps} gradients", partial(gradients, *attacked, steps), "lower bound"),
+            Way(
+                f"{steps} gradients",
+                partial(gradients, *attacked, steps),
+                f"lower bound; first call: {GRAPHS} graphs",
+            ),
             Way("keras_autolabel", partial(pgd_of_training, *attacked, steps)),
             Way("cleverhans", partial(by_cleverhans, *attacked, steps, 1)),
             Way("adversarial-robustness-toolbox", partial(by_art, *attacked, steps, 1)),
         ],
         len(attacked[1]),
     )
-    yield evaluation(batch(64))
+    yield evaluation(batch(32))
     for steps in (1, 2) if FLAGS.tiny else (1, 2, 5, 10, 20, 50):
-        grows = ("steps of the attack", steps)
-        yield Case("PGD", both(batch(64), steps), len(batch(64)[1]), grows=grows)
-    for size in (1, 2) if FLAGS.tiny else (1, 8, 32, 128, 256):
-        grows = ("images in a batch", size)
-        yield Case("PGD-10", both(batch(size), 2 if FLAGS.tiny else 10), size, grows=grows)
+        yield _grown(batch(32), steps, ("steps of the attack", steps))
+    for size in (1, 2) if FLAGS.tiny else (1, 8, 32, 128):
+        yield _grown(batch(size), 2 if FLAGS.tiny else 10, ("images in a batch, 10 steps", size))
+
+
+def _grown(attacked: tuple, steps: int, grows: tuple[str, float]) -> Case:
+    way = Way("keras_autolabel", partial(pgd_of_training, *attacked, steps))
+    return Case("PGD", [way], len(attacked[1]), grows=grows)
 
 
 def evaluation(attacked: tuple) -> Case:
@@ -203,14 +223,6 @@ def evaluation(attacked: tuple) -> Case:
         ],
         len(images),
     )
-
-
-def both(attacked: tuple, steps: int) -> list[Way]:
-    """Ours and its lower bound."""
-    return [
-        Way("gradients", partial(gradients, *attacked, steps)),
-        Way("keras_autolabel", partial(pgd_of_training, *attacked, steps)),
-    ]
 
 
 if __name__ == "__main__":

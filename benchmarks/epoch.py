@@ -74,7 +74,7 @@ def part_of_update(model: kal.AutoLabelModel, part: int) -> Callable[[], float]:
 
 
 def cases() -> Iterator[Case]:
-    """Three augmentations, then the update by the number of buckets and the size of the hold-out."""
+    """Three augmentations, then the update by its buckets and its hold-out."""
     # Of PGD fewer images: each takes the time of ten.
     settings = [
         ("AugMix, 30 buckets", kal.AugMix(num_buckets=10, max_depth=3), 16, 256),

@@ -131,9 +131,10 @@ def _case(what: str, size: int, classes: int, grows: tuple[str, float] | None = 
         Way("keras_autolabel", partial(ours, *data), found),
         Way("keras_autolabel, streaming metric", partial(streamed, *data), found),
         Way("NumPy, bincount", lambda: _with_value(partial(by_numpy, *data)), found),
-        Way("netcal", partial(by_netcal, *data), found),
     ]
-    what = what if grows else f"{what} of {size:,} × {classes}"
+    if not grows:
+        ways.append(Way("netcal", partial(by_netcal, *data), found))
+        what = f"{what} of {size:,} × {classes}"
     return Case(what, ways, size, unit="row", grows=grows)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
-from absl import flags
+from absl import flags, logging
 from tensorflow import keras
 
 from keras_autolabel.plots.style import line_style, new_figure, tidy
@@ -93,6 +93,7 @@ def benchmark(name: str, cases: Callable[[], Iterable[Case]], argv: Sequence[str
     """
     if len(argv) > 1:
         sys.exit(f"benchmarks.{name}: Unknown arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.WARNING)
     tf.config.threading.set_intra_op_parallelism_threads(FLAGS.cores)
     tf.config.threading.set_inter_op_parallelism_threads(FLAGS.cores)
     about = {"benchmark": name, **machine(), "cores": FLAGS.cores, "rounds": FLAGS.rounds}
