@@ -389,6 +389,7 @@ class AutoLabelModel(keras.Model):
         save_for_serving(
             self.classifier,
             filepath,
+            weights=self.network.weights,
             image_shape=self.image_shape,
             label_table=np.ones(()) if table is None else tf.convert_to_tensor(table).numpy(),
             class_names=list(names),
