@@ -12,7 +12,7 @@ from keras_autolabel.augment.attack import (
     random_start,
 )
 from keras_autolabel.augment.augmentation import Augmentation, Draw
-from keras_autolabel.batch import AugmentedBatch, check_whole, to_float
+from keras_autolabel.batch import AugmentedBatch, check_numbers, check_whole, to_float
 from keras_autolabel.buckets import bucket_of
 
 
@@ -58,6 +58,7 @@ class PGD(Augmentation):
         random_start: bool = True,
     ) -> None:
         super().__init__(num_buckets=num_buckets)
+        check_numbers(epsilon=epsilon, relative_step_size=relative_step_size)
         check_epsilon(epsilon)
         check_whole(1, num_steps=num_steps)
         if not 0.0 < relative_step_size < float("inf"):
@@ -112,6 +113,9 @@ class HalfAdversarial(Augmentation):
     Args:
         attack: The ``PGD`` that attacks the second half of a batch.
 
+    Raises:
+        ValueError: If ``attack`` is no ``PGD``.
+
     Example:
         >>> network = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(),
         ...                             keras.layers.Dense(3)])
@@ -127,6 +131,8 @@ class HalfAdversarial(Augmentation):
     jit_compiles = False
 
     def __init__(self, attack: PGD) -> None:
+        if not isinstance(attack, PGD):
+            raise ValueError(f"attack must be a PGD(...). Received: attack={attack!r}")
         super().__init__(num_buckets=attack.num_buckets)
         self.attack = attack
 
