@@ -90,13 +90,18 @@ def test_logits_are_refused_where_probabilities_are_expected():
 def test_a_network_that_rescales_is_told_of_and_right_in_its_own_range(digits, tmp_path):
     images, labels = digits
     rescaling = keras.layers.Rescaling(1 / 255)
-    _refused(
-        lambda: kal.AutoLabelModel(_network(rescaling), num_classes=10),
-        *("rescaling", "value_range=(0, 255)"),
-    )
-    _refused(
-        lambda: kal.AutoLabelModel(_network(), num_classes=10, value_range=(255, 0)), "(255, 0)"
-    )
+    unbuilt = keras.Sequential([rescaling, keras.layers.Flatten(), keras.layers.Dense(10)])
+    padded = _network(keras.layers.ZeroPadding2D(), rescaling)
+    for network in (_network(rescaling), padded, unbuilt):
+        _refused(
+            lambda network=network: kal.AutoLabelModel(network, num_classes=10),
+            *("rescaling", "value_range=(0, 255)"),
+        )
+    for wrong in ((255, 0), ("0", "255"), (0, np.inf), 255):
+        _refused(
+            lambda wrong=wrong: kal.AutoLabelModel(_network(), num_classes=10, value_range=wrong),
+            f"value_range={wrong!r}",
+        )
     inside, outside = _network(rescaling), _network()
     inside.set_weights(outside.get_weights())
     attack = kal.PGD(epsilon=0.1, num_steps=3, num_buckets=2)
@@ -139,6 +144,18 @@ def test_applications_that_preprocess_are_told_of():
             "value_range=(0, 255)",
         )
         kal.AutoLabelModel(network, num_classes=3, value_range=(0, 255))
+    # Keras' older applications are fed by a function of tensors.
+    images = keras.Input((32, 32, 3))
+    moved = keras.Sequential([keras.layers.RandomFlip(), keras.layers.RandomRotation(0.1)])(images)
+    preprocessed = keras.applications.mobilenet_v2.preprocess_input(moved)
+    means_off = keras.applications.resnet50.preprocess_input(images)
+    for tensor, fits in ((preprocessed, (0, 255)), (means_off, (0, 255)), (images / 0.5, (0, 1))):
+        logits = keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(tensor)))
+        network = keras.Model(images, logits)
+        kal.AutoLabelModel(network, num_classes=3, value_range=fits)
+        if tensor is preprocessed:
+            of_unit_images = functools.partial(kal.AutoLabelModel, network, num_classes=3)
+            _refused(of_unit_images, "value_range=(0, 255)")
     normal = keras.layers.Normalization(mean=[123.0], variance=[58.0**2])
     _refused(lambda: kal.AutoLabelModel(_network(normal), num_classes=10), "value_range=(0, 255)")
     kal.AutoLabelModel(_network(normal), num_classes=10, value_range=(0, 255))
@@ -336,9 +353,6 @@ NUMBERS = {
     "rho": lambda wrong: kal.ConfidenceCalibrated(num_classes=10, rho=wrong),
     "exponent": lambda wrong: kal.PowerLabels(num_classes=10, exponent=wrong),
     "temperature": lambda wrong: _untrained().probability_model(temperature=wrong),
-    "value_range": lambda wrong: kal.AutoLabelModel(
-        _network(), num_classes=10, value_range=(0, wrong)
-    ),
 }
 
 
@@ -625,7 +639,9 @@ def test_mistakes_of_construction_end_in_one_line():
         (keras.Model({"pixels": images}, heads[0]), "one input"),
         (two, "one input"),
         (keras.Sequential, "keras.Sequential"),
+        (keras.applications.ResNet50, "ResNet50"),
         ("resnet", "resnet"),
+        (keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)]), "(None, 64)"),
     ):
         _refused(lambda wrong=wrong: kal.AutoLabelModel(wrong, num_classes=10), value)
     for wrong, value in ((kal.Mixup, "Mixup()"), (keras.layers.RandomFlip(), "RandomFlip")):
