@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import glob
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from train.reasons import reason_of
 from train.settings import FIELDS, Settings
 
 SETTINGS, METRICS, HISTORY = "settings.json", "metrics.json", "history.csv"
@@ -45,12 +47,20 @@ def open_run(folder: str, settings: Settings, *, overwrite: bool) -> None:
             shutil.rmtree(folder)
         elif finished or theirs != mine:
             what = "a finished run" if finished else "a run with other settings"
+            if theirs != mine:
+                what += f" ({_difference(theirs, mine)})"
             raise ValueError(
                 f"{folder} already holds {what}; name another --output_dir, or replace it with "
                 "--overwrite."
             )
     os.makedirs(folder, exist_ok=True)
     write_json(os.path.join(folder, SETTINGS), mine)
+
+
+def _difference(theirs: dict, mine: dict) -> str:
+    """What settings differ in, as flags: theirs, and mine."""
+    names = [name for name in {**theirs, **mine} if theirs.get(name) != mine.get(name)]
+    return ", ".join(f"--{name}={theirs.get(name)} there, {mine.get(name)} here" for name in names)
 
 
 def check_writable(folder: str) -> None:
@@ -98,8 +108,32 @@ def _nearest(folder: str) -> str:
 
 
 def last_checkpoint(folder: str) -> str | None:
-    """The newest checkpoint of a run; None where there is none."""
-    return tf.train.latest_checkpoint(os.path.join(folder, CHECKPOINTS))
+    """The newest checkpoint of a run that is whole; None where there is none.
+
+    A damaged one is named, and the one before it taken. Files are looked at, not the list that is
+    kept of them, which may be damaged too.
+
+    Args:
+        folder: The folder of the run.
+
+    Returns:
+        Its path, without an ending.
+    """
+    pattern = os.path.join(glob.escape(folder), CHECKPOINTS, "ckpt-*.index")
+    paths = [path.removesuffix(".index") for path in glob.glob(pattern)]
+    numbers = {path: path.rpartition("-")[2] for path in paths}
+    numbered = [path for path in paths if numbers[path].isdigit()]
+    for path in sorted(numbered, key=lambda path: -int(numbers[path])):
+        try:
+            reader = tf.train.load_checkpoint(path)
+            for name in reader.get_variable_to_shape_map():
+                reader.get_tensor(name)
+        # The reader raises whatever it makes of an error: IndexError for a file that is too short.
+        except Exception as error:
+            print(f"{path} is damaged, and skipped: {reason_of(error)}")
+        else:
+            return path
+    return None
 
 
 def read_settings(folder: str) -> dict | None:
@@ -139,20 +173,26 @@ class Checkpoints(keras.callbacks.Callback):
     Args:
         model: A compiled model.
         folder: The folder of the run.
+        keep: How many checkpoints stay: with more than one, a damaged one can be done without.
     """
 
-    def __init__(self, model: keras.Model, folder: str):
+    def __init__(self, model: keras.Model, folder: str, *, keep: int = 2):
         super().__init__()
+        self.folder = folder
         self.epoch = tf.Variable(0, dtype=tf.int64)
         model.optimizer.build(model.trainable_variables)
-        checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, epoch=self.epoch)
+        self.checkpoint = tf.train.Checkpoint(
+            model=model, optimizer=model.optimizer, epoch=self.epoch
+        )
         self.manager = tf.train.CheckpointManager(
-            checkpoint, os.path.join(folder, CHECKPOINTS), max_to_keep=1
+            self.checkpoint, os.path.join(folder, CHECKPOINTS), max_to_keep=keep
         )
 
     def restore(self) -> int:
-        """Restores the last checkpoint, if there is one; returns the number of epochs done."""
-        self.manager.restore_or_initialize()
+        """Restores the last whole checkpoint, if any; returns the number of epochs done."""
+        path = last_checkpoint(self.folder)
+        if path is not None:
+            self.checkpoint.restore(path)
         return int(self.epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
