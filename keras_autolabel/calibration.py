@@ -11,7 +11,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_autolabel.batch import MARK, check_whole, known_classes, refused_in_one_line
+from keras_autolabel.batch import (
+    MARK,
+    check_numbers,
+    check_whole,
+    known_classes,
+    refused_in_one_line,
+)
 
 NO_PROBABILITIES = (
     f"{MARK}Rows of probabilities must be in [0, 1] and sum to 1: apply tf.nn.softmax to logits, "
@@ -148,13 +154,14 @@ def expected_calibration_error(
         float32 scalar in [0, 1]; NaN without examples.
 
     Raises:
-        ValueError, tf.errors.InvalidArgumentError: If rows are no probabilities (logits, say), or
-            labels no classes of theirs.
+        ValueError, tf.errors.InvalidArgumentError: If rows are no probabilities (logits, say),
+            labels no classes of theirs, or ``num_bins`` is below 1.
 
     Example:
         >>> float(expected_calibration_error([0, 1], [[0.75, 0.25], [0.75, 0.25]]))
         0.25
     """
+    check_whole(1, num_bins=num_bins)
     labels, probabilities = check_predictions(labels, probabilities)
     ece, _, _ = calibration_of(calibration_sums(labels, probabilities, num_bins=num_bins))
     return ece[0]
@@ -497,6 +504,7 @@ def bootstrap_interval(
     lengths = {len(x) for arrays in models for x in arrays}
     if len(lengths) != 1 or 0 in lengths:
         raise ValueError(f"Arrays must be of one length, 1 at least. Received: {sorted(lengths)}")
+    check_numbers(level=level)
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must be inside (0, 1). Received: level={level!r}")
     check_whole(1, num_draws=num_draws)

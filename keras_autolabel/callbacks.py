@@ -9,7 +9,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel.batch import AugmentedBatch, check_image_type, check_label_type, check_whole
+from keras_autolabel.batch import (
+    AugmentedBatch,
+    check_image_type,
+    check_label_type,
+    check_numbers,
+    check_whole,
+)
 from keras_autolabel.calibration import calibration_of, calibration_sums
 from keras_autolabel.checks import check_values
 from keras_autolabel.distribution import block_seed
@@ -104,6 +110,7 @@ class AutoLabel(keras.callbacks.Callback):
         start_epoch: int = 0,
     ) -> None:
         super().__init__()
+        check_numbers(step_size=step_size)
         if not 0.0 <= step_size < float("inf"):
             raise ValueError(f"step_size must be at least 0. Received: step_size={step_size}")
         check_whole(1, num_bins=num_bins)

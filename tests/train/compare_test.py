@@ -52,6 +52,7 @@ MISTAKES = {
         "for 8 grey levels of 255 pass 8/255",
     ),
     "a batch that is too large": (["--train_examples=64", "--batch_size=65"], "65 is more than"),
+    "a folder that would not be read": (["--data_dir=/tmp"], "digits comes along"),
     "a folder of something else": ([f"--output_dir={ROOT / 'train'}"], "holds no comparison"),
     "a word that is no flag": (["quick"], "Unknown arguments: quick"),
 }
@@ -243,7 +244,7 @@ def refused(tmp_path_factory):
 def test_a_mistake_is_refused_in_one_line(refused, name):
     message = refused[0][name].message()
     assert message.startswith("train.compare: ") and MISTAKES[name][1] in message
-    assert not list(refused[1].glob("*/jobs"))
+    assert not list(refused[1].glob("*/*"))
 
 
 def test_methods_set_what_they_are_and_nothing_else():

@@ -38,6 +38,7 @@ MISTAKES = {
         "takes 16x16x1 images. Received: 28x28x1",
     ),
     "size that is fixed": (["--model={run}", "--image_size=32"], "image_size=32 for digits"),
+    "a folder that would not be read": (["--model={run}", "--data_dir=/x"], "data_dir=/x"),
     "other set": (
         [
             *("--model={fashion}", "--dataset=fashion_mnist"),

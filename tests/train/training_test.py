@@ -11,7 +11,7 @@ from tensorflow import keras
 
 import data
 from keras_autolabel import AutoLabelModel
-from tests.conftest import linear_network
+from tests.conftest import linear_network, numpy_calibration, numpy_softmax
 from tests.train.conftest import SMALL_RUN, run_commands
 from train import builders, run_folder, training
 from train.builders import build_model
@@ -237,6 +237,12 @@ def test_each_augmentation_and_each_policy_trains(augmentation, labels, splits, 
     moved = [np.abs(a - b).max() for a, b in zip(before, model.network.get_weights(), strict=True)]
     assert min(moved) > 1e-4
     _check_labels(model, settings, tmp_path)
+    # The clean hold-out after the epoch, with NumPy; labels may be learned or fixed.
+    kernel, bias = model.network.get_weights()
+    inputs = splits.holdout.images.reshape(len(splits.holdout), -1) / 255.0
+    expected = numpy_calibration(splits.holdout.labels, numpy_softmax(inputs @ kernel + bias))
+    found = [epoch[f"holdout_{name}"] for name in ("ece", "confidence", "accuracy")]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_another_seed_is_another_order_and_another_augmentation(splits, linear, tmp_path):
