@@ -140,6 +140,28 @@ def calibration_of(sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     return ece, conf, acc
 
 
+def noise_floor_of(sums: tf.Tensor) -> tf.Tensor:
+    """The noise floor of the ECE of ``calibration_of``; see ``noise_floor``.
+
+    The confidences of a bin, ``1/num_bins`` wide, count as their mean.
+
+    Args:
+        sums: float [..., num_bins, 3], of weights that are 1 or 0.
+
+    Returns:
+        float [...] in [0, 1]; NaN where there is no example.
+
+    Example:
+        >>> sums = calibration_sums([0] * 1000, [[0.65, 0.35]] * 1000)
+        >>> round(float(noise_floor_of(sums)[0]), 4)
+        0.012
+    """
+    count, confidence, _ = tf.unstack(sums, axis=-1)
+    variance = tf.maximum(confidence - tf.math.divide_no_nan(confidence**2, count), 0.0)
+    noise = tf.reduce_sum(tf.sqrt(variance * 2.0 / np.pi), axis=-1)
+    return noise / tf.reduce_sum(count, axis=-1)
+
+
 def expected_calibration_error(
     labels: tf.Tensor, probabilities: tf.Tensor, *, num_bins: int = 15
 ) -> tf.Tensor:

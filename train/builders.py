@@ -268,12 +268,13 @@ def build_callbacks(
     """
     if label_table(model) is None:
         return [CleanHoldout(holdout, settings.num_bins)]
+    size = settings.examples_per_bucket
     return [
         kal.AutoLabel(
             (holdout.images, holdout.labels),
             step_size=settings.step_size,
             num_bins=settings.num_bins,
-            examples_per_bucket=settings.examples_per_bucket or None,
+            examples_per_bucket={None: "auto", 0: None}.get(size, size),
             start_epoch=settings.start_epoch,
         )
     ]

@@ -36,7 +36,7 @@ from train.methods import GROUPS, METHODS, method_names
 from train.settings import FIELDS, is_read
 
 # What a comparison does otherwise than a single run; docs/results.md says why.
-DEFAULTS = {"epochs": 20, "l2": 1e-4, "examples_per_bucket": 200}
+DEFAULTS = {"epochs": 20, "l2": 1e-4}
 
 command_line.define_flags(FIELDS)
 for name, value in DEFAULTS.items():

@@ -89,6 +89,27 @@ def test_the_next_epoch_trains_with_the_new_labels(digits):
         np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
+def test_without_the_noise_floor(digits):
+    holdout = images, labels = [part[100:250] for part in digits]
+    model, callback = _model(scale=0.1), AutoLabel(holdout, step_size=0.5, debias=True)
+    _fit(model, digits, callback)
+    ece, conf, acc = _measured(model, *holdout)
+    weights, bias = model.network.get_weights()
+    expected = []
+    for n in range(3):
+        inputs = images.reshape(len(images), -1) / 255 * (1 - n / 3)
+        confidence = numpy_softmax(inputs @ weights + bias).max(axis=-1)
+        bins = [confidence[(confidence * 15).astype(int) == r] for r in range(15)]
+        # |x| of a normal x has the mean σ·√(2/π); σ² of a bin is n·f·(1 - f).
+        spread = [np.sqrt(len(x) * x.mean() * (1 - x.mean())) for x in bins if len(x)]
+        floor = np.sqrt(2 / np.pi) * sum(spread) / len(images)
+        expected.append(np.sqrt(max(ece[n] ** 2 - floor**2, 0.0)))
+    np.testing.assert_allclose(callback.history[0]["ece"], expected, atol=1e-5)
+    assert np.all(ece - expected > 0.005) and np.ptp(expected) > 0.005
+    table = np.clip(0.7 - 0.5 * np.array(expected) * np.sign(conf - acc), np.maximum(acc, 0.1), 1)
+    np.testing.assert_allclose(model.label_policy.confidence, table, atol=1e-5)
+
+
 def test_a_dataset_as_holdout_equals_arrays(digits):
     images, labels = (part[100:250] for part in digits)
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(40)
@@ -214,6 +235,17 @@ def test_a_sample_is_never_larger_than_the_holdout(digits):
         tables.append(model.label_policy.confidence.numpy())
     np.testing.assert_allclose(tables[1], tables[0], atol=1e-6)
     np.testing.assert_allclose(tables[2], tables[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("num_buckets", "size"), [(3, 1500), (2, 2000), (5000, 1)])
+def test_by_default_4500_images_are_divided_among_the_buckets(num_buckets, size):
+    holdout = np.zeros([2000, *SHAPE], np.uint8), np.arange(2000) % 10
+    callback = Watched(holdout)
+    callback.set_model(_model(Dimming(num_buckets=num_buckets)))
+    callback.on_train_begin()
+    callback.measure(epoch=0)
+    _, _, bucket = callback.rows()
+    np.testing.assert_array_equal(np.bincount(bucket), [size] * num_buckets)
 
 
 # --- what cannot be measured ----------------------------------------------------------------------
