@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,17 +16,19 @@ from absl.testing import flagsaver
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "train" / "recipes").glob("*.cfg"))
 # Forks for each command after the imports, which take longer than the commands.
-DRIVER = """
+SERVER = """
 import json, os, runpy, sys
 import scipy.ndimage, sklearn.datasets, sklearn.model_selection
-import train.evaluation, train.training
+import train.comparison_report, train.evaluation, train.training
 
-for number, (module, *arguments) in enumerate(json.load(sys.stdin)):
+for line in sys.stdin:
+    printed, module, *arguments = json.loads(line)
     child = os.fork()
     if not child:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for descriptor, name in ((1, "stdout"), (2, "stderr")):
-            path = os.path.join(sys.argv[1], f"{number}.{name}")
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+            path = f"{printed}.{name}"
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
         sys.argv = [module, *arguments]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         sys.exit()
@@ -81,9 +83,9 @@ class Ended:
     stderr: str
 
     @classmethod
-    def printed(cls, status: int, folder: Path, number: int = 0) -> "Ended":
-        """With what command ``number`` printed into a folder."""
-        return cls(status, *((folder / f"{number}.{x}").read_text("utf-8") for x in STREAMS))
+    def printed(cls, status: int, path: Path) -> "Ended":
+        """With what was printed into ``path.stdout`` and ``path.stderr``."""
+        return cls(status, *(Path(f"{path}.{name}").read_text("utf-8") for name in STREAMS))
 
     def message(self) -> str:
         """The last line of stderr, which is all that a refused command may say beside usage."""
@@ -97,55 +99,27 @@ def environment() -> dict[str, str]:
     return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
 
 
-FAILING = """
-import tensorflow as tf
-from absl import app
-from train import {module} as binary
-
-def fail(*_, **__):
-    message = "Graph execution error:\\nassertion failed: [no space]\\n\\t [[{{{{node a}}}}]]"
-    raise tf.errors.ResourceExhaustedError(None, None, message)
-
-binary.{function} = fail
-app.run(binary.main)
-"""
-
-
-def failing_message(module: str, function: str, *arguments: str) -> str:
-    """How a binary ends in which a function raises an error of TensorFlow."""
-    ended = subprocess.run(
-        [sys.executable, "-c", FAILING.format(module=module, function=function), *arguments],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 1 and "Traceback" not in ended.stderr
-    return ended.stderr.strip().splitlines()[-1]
-
-
-def run_commands(commands: list[list[str]], folder: Path) -> list[Ended]:
+@pytest.fixture(scope="session")
+def run_commands() -> Iterator[Callable[[list[list[str]], Path], list[Ended]]]:
     """Runs ``[module, *arguments]`` one after the other, each in a process of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", DRIVER, str(folder)],
-        input=json.dumps(commands),
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env=environment(),
-    )
-    assert ran.returncode == 0, ran.stderr
-    return [
-        Ended.printed(int(status), folder, number)
-        for number, status in enumerate(ran.stdout.split())
-    ]
+    command = [sys.executable, "-W", "ignore", "-c", SERVER]
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), **options) as server:
+
+        def run(commands: list[list[str]], folder: Path) -> list[Ended]:
+            folder.mkdir(parents=True, exist_ok=True)
+            ended = []
+            for number, command in enumerate(commands):
+                printed = folder / str(number)
+                print(json.dumps([str(printed), *command]), file=server.stdin, flush=True)
+                ended.append(Ended.printed(int(server.stdout.readline()), printed))
+            return ended
+
+        yield run
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory) -> tuple[Path, Ended]:
+def finished_run(tmp_path_factory, run_commands) -> tuple[Path, Ended]:
     """The folder of a small run of mixup + AutoLabel on digits, and what it printed."""
     shared = tmp_path_factory.getbasetemp()
     # The workers of pytest-xdist share one run: its time is that of many tests.
@@ -156,7 +130,7 @@ def finished_run(tmp_path_factory) -> tuple[Path, Ended]:
     with open(shared / "digits.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (folder / "metrics.json").exists():
-            return folder, Ended.printed(0, shared / "printed")
+            return folder, Ended.printed(0, shared / "printed" / "0")
         (ended,) = run_commands([command], shared / "printed")
         assert ended.status == 0, ended.stderr
         return folder, ended

@@ -11,7 +11,6 @@ from PIL import Image
 import data
 from keras_autolabel import TemperatureScaling
 from tests.conftest import linear_network
-from tests.train.conftest import failing_message, run_commands
 from train.evaluation import figures_of
 from train.predictor import Predictor
 from train.report import means_of, table_of
@@ -50,7 +49,7 @@ MISTAKES = {
 
 
 @pytest.fixture(scope="module")
-def evaluated(finished_run, tmp_path_factory):
+def evaluated(finished_run, run_commands, tmp_path_factory):
     """All that evaluation offers on one run; once more on what that made; every mistake."""
     run, _ = finished_run
     folder = tmp_path_factory.mktemp("evaluated")
@@ -320,7 +319,7 @@ def test_mistake_is_one_clear_line(mistake, evaluated):
 
 
 @pytest.fixture(scope="module")
-def others(finished_run, tmp_path_factory):
+def others(finished_run, run_commands, tmp_path_factory):
     """A run on an image folder, and one that was killed; measured with no flags but the needed."""
     folder = tmp_path_factory.mktemp("others")
     rng = np.random.default_rng(0)
@@ -393,6 +392,6 @@ def test_killed_run_is_measured_at_its_last_checkpoint(others, finished_run):
     assert f"{name}; means over types" in ended["killed"].stdout
 
 
-def test_an_error_of_tensorflow_is_one_line():
-    message = failing_message("evaluate", "evaluate", "--model=none")
-    assert message == "train.evaluate: assertion failed: [no space]"
+def test_an_error_of_tensorflow_is_one_line(run_commands, tmp_path):
+    (ended,) = run_commands([["tests.train.failing_evaluate", "--model=none"]], tmp_path)
+    assert ended.message() == "train.evaluate: assertion failed: [no space]"

@@ -12,7 +12,7 @@ from tensorflow import keras
 import data
 from keras_autolabel import AutoLabelModel
 from tests.conftest import linear_network
-from tests.train.conftest import SMALL_RUN, run_commands
+from tests.train.conftest import SMALL_RUN
 from train import builders, run_folder, training
 from train.builders import build_model
 from train.evaluation import figures_of
@@ -71,7 +71,7 @@ def _weights(folder: Path) -> list[np.ndarray]:
     return [*model.network.get_weights(), model.label_policy.confidence.numpy()]
 
 
-def test_killed_run_ends_as_if_it_had_not_been_killed(finished_run, tmp_path):
+def test_killed_run_ends_as_if_it_had_not_been_killed(finished_run, run_commands, tmp_path):
     whole, _ = finished_run
     folder = tmp_path / "killed"
     arguments = [*SMALL_RUN, f"--output_dir={folder}"]
