@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.train.conftest import ROOT, environment
+from tests.conftest import ROOT, environment
 from train.comparison import is_attacked
 from train.methods import GROUPS, METHODS, method_names
 from train.settings import FIELDS, Settings

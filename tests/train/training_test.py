@@ -171,6 +171,8 @@ def test_each_kind_of_run_trains_measures_draws_and_exports(
 def test_each_augmentation_and_each_policy_trains(augmentation, labels, splits, linear, tmp_path):
     settings = _settings(augmentation=augmentation, labels=labels)
     model = build_model(settings, splits)
+    # Graphs of all augmentations are tried elsewhere, and take most of the time.
+    model.run_eagerly = True
     before = model.network.get_weights()
     train(model, settings, splits, str(tmp_path))
     (epoch,) = run_folder.read_history(str(tmp_path))
