@@ -196,20 +196,6 @@ def test_corrupted_figures_are_those_of_the_arrays(evaluated, first, predictor):
             assert {key: row[key] for key in expected} == pytest.approx(expected, abs=1e-5)
 
 
-def test_means_are_over_types_and_severities(first, finished_run):
-    content, rows = first
-    for temperature in dict.fromkeys(row["temperature"] for row in rows):
-        mine = [row for row in rows if row["temperature"] == temperature]
-        means = content["means"][f"{finished_run[0]}, T = {temperature:.3f}"]
-        corrupted = [row for row in mine if row["severity"]]
-        assert means["cacc"] == pytest.approx(np.mean([row["accuracy"] for row in corrupted]))
-        for name in ("ece", "ece_floor", "ece_debiased", "gap", "aurc", "e_aurc"):
-            assert means[f"c{name}"] == pytest.approx(np.mean([row[name] for row in corrupted]))
-        sizes = [abs(row["gap"]) for row in corrupted]
-        assert means["cgap_size"] == pytest.approx(np.mean(sizes))
-        assert means["accuracy"] == mine[0]["accuracy"]
-
-
 def test_report_says_what_was_measured(evaluated, first, finished_run):
     content, _ = first
     printed = evaluated[1]["first"].stdout
