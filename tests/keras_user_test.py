@@ -396,34 +396,41 @@ class Batches(keras.utils.Sequence):
         return self.images[rows], self.labels[rows]
 
 
+def _trained_on(*data):
+    """A model after two epochs, its losses, accuracies and table."""
+    keras.utils.set_random_seed(3)
+    model = _compiled(
+        kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=2), num_classes=10), "accuracy"
+    )
+    options = {"epochs": 2, "shuffle": False, "verbose": 0}
+    holdout = data if len(data) == 2 else data[0]
+    options |= {"batch_size": 20} if holdout is data else {}
+    history = model.fit(*data, callbacks=[kal.AutoLabel(holdout)], **options).history
+    return model, (history["loss"], history["accuracy"], model.label_policy.confidence.numpy())
+
+
+@pytest.fixture(scope="module")
+def on_class_numbers(digits):
+    return _trained_on(digits[0][:120], digits[1][:120])[1]
+
+
 @pytest.mark.parametrize("kind", ["one_hot", "float_one_hot", "column", "floats", "sequence"])
-def test_labels_of_other_forms_train_as_class_numbers_do(digits, kind):
+def test_labels_of_other_forms_train_as_class_numbers_do(digits, on_class_numbers, kind):
     images, labels = digits[0][:120], digits[1][:120]
     one_hot = keras.utils.to_categorical(labels, 10)
-    given = {
-        "one_hot": one_hot.astype(np.int32),
-        "float_one_hot": one_hot,
-        "column": labels[:, np.newaxis],
-        "floats": labels.astype(np.float32),
-        "sequence": labels,
+    data = {
+        "one_hot": (images, one_hot.astype(np.int32)),
+        "float_one_hot": (images, one_hot),
+        "column": (images, labels[:, np.newaxis]),
+        "floats": (images, labels.astype(np.float32)),
+        "sequence": (Batches(images, labels),),
     }[kind]
-    tables = []
-    for y in (labels, given):
-        keras.utils.set_random_seed(3)
-        model = _compiled(
-            kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=2), num_classes=10), "accuracy"
-        )
-        data, holdout = (images, y), (images, y)
-        if kind == "sequence" and y is given:
-            data, holdout = (Batches(images, y),), Batches(images, y)
-        options = {"epochs": 2, "shuffle": False, "verbose": 0}
-        if len(data) == 2:
-            options["batch_size"] = 20
-        history = model.fit(*data, callbacks=[kal.AutoLabel(holdout)], **options).history
-        tables.append((history["loss"], history["accuracy"], model.label_policy.confidence.numpy()))
-        assert model.evaluate(images, y, verbose=0) == model.evaluate(images, labels, verbose=0)
-    for one, other in zip(*tables, strict=True):
+    model, found = _trained_on(*data)
+    for one, other in zip(found, on_class_numbers, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+    of_class_numbers = model.evaluate(images, labels, batch_size=20, verbose=0)
+    options = {"batch_size": 20} if kind != "sequence" else {}
+    assert model.evaluate(*data, verbose=0, **options) == of_class_numbers
 
 
 @pytest.mark.parametrize("label_mode", ["int", "categorical", "binary"])

@@ -9,11 +9,12 @@ from tests.conftest import Dimming, linear_network, numpy_calibration, numpy_sof
 SHAPE = (8, 8, 1)
 
 
-def _model(augmentation=None, *, scale=0.3, seed=0) -> AutoLabelModel:
-    network = linear_network(SHAPE, 10, scale=scale)
+def _model(augmentation=None, *, seed=0, run_eagerly=True) -> AutoLabelModel:
+    # A graph of the train step takes most of the time: where nothing depends on it, there is none.
+    network = linear_network(SHAPE, 10, scale=0.3)
     augmentation = augmentation or Dimming()
     model = AutoLabelModel(network, augmentation, num_classes=10, seed=seed)
-    model.compile(keras.optimizers.SGD(0.05))
+    model.compile(keras.optimizers.SGD(0.05), run_eagerly=run_eagerly)
     return model
 
 
@@ -37,7 +38,7 @@ def _fit(model, digits, callbacks=(), epochs=1) -> dict:
 def test_table_after_each_epoch_is_equation_1(digits):
     images, labels = digits
     holdout = images[100:250], labels[100:250]
-    model, callback = _model(), AutoLabel(holdout, step_size=0.5)
+    model, callback = _model(run_eagerly=False), AutoLabel(holdout, step_size=0.5)
     table = np.array([0.7, 0.7, 0.7])
     for epoch in range(2):
         history = _fit(model, digits, callback)
@@ -74,7 +75,7 @@ def test_every_callback_gets_every_figure_wherever_it_stands(digits, last):
 
 
 def test_the_next_epoch_trains_with_the_new_labels(digits):
-    watched, by_hand = _model(), _model()
+    watched, by_hand = _model(run_eagerly=False), _model(run_eagerly=False)
     callback = AutoLabel([part[100:250] for part in digits], step_size=0.5)
     _fit(watched, digits, callback, epochs=2)
     # The same training by hand: one epoch, the table of the first update, one epoch.
