@@ -1,0 +1,36 @@
+"""The site: ``sphinx-build -W docs build/site``, with the extra ``docs`` installed."""
+
+import os
+import pathlib
+
+# The tutorial runs in a process of its own, which imports the folder data of this checkout.
+os.environ["PYTHONPATH"] = str(pathlib.Path(__file__).parents[1])
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+from keras_autolabel import __version__  # noqa: E402
+
+project = "keras-autolabel"
+release = __version__
+copyright = "the authors of keras-autolabel, Apache-2.0"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+# What the package's page on PyPI says; index.md has the README instead.
+exclude_patterns = ["description.md"]
+
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_copy_source = False
+
+myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+# What a cell prints is one block, however it was flushed.
+nb_merge_streams = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+maximum_signature_line_length = 88
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+# Attributes stand in a list: those of named tuples are documented by autodoc as well.
+napoleon_use_ivar = True
