@@ -23,7 +23,7 @@ html_copy_source = False
 myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_timeout = 600
 # What a cell prints is one block, however it was flushed.
 nb_merge_streams = True
 
