@@ -12,7 +12,7 @@ from tensorflow import keras
 from keras_autolabel.batch import AugmentedBatch, check_image_type, check_label_type, check_whole
 from keras_autolabel.calibration import calibration_of, calibration_sums
 from keras_autolabel.checks import check_values
-from keras_autolabel.distribution import replica_seed
+from keras_autolabel.distribution import block_seed
 from keras_autolabel.labels import LabelTable, update_confidence
 from keras_autolabel.model import AutoLabelModel
 
@@ -226,8 +226,7 @@ class AutoLabel(keras.callbacks.Callback):
         sums = tf.zeros([self.num_buckets, self.num_bins, 3])
         seed = tf.constant([self.model.seed ^ HOLDOUT_STREAM, epoch])
         for number, batch in enumerate(self._batches(examples[order], bucket[order])):
-            folded = tf.random.experimental.stateless_fold_in(seed, number)
-            sums += self.sums_of_bucketed(*batch, folded)
+            sums += self.sums_of_bucketed(*batch, seed, tf.constant(number))
         shape = self.model.label_policy.bucket_shape
         return tuple(x.numpy().reshape(shape) for x in calibration_of(sums))
 
@@ -269,10 +268,10 @@ class AutoLabel(keras.callbacks.Callback):
 
     # --- on every replica -------------------------------------------------------------------------
 
-    def _sums_of_bucketed(self, images, labels, bucket, weight, seed) -> tf.Tensor:
-        model = self.model
+    def _sums_of_bucketed(self, images, labels, bucket, weight, seed, number) -> tf.Tensor:
+        model, seed = self.model, block_seed(seed, number)
         batch = model.augmentation(
-            images, labels, seed=replica_seed(seed), bucket=bucket, network=model.classifier
+            images, labels, seed=seed, bucket=bucket, network=model.classifier
         )
         return self._sums(batch, batch.labels, bucket, weight, self.num_buckets)
 

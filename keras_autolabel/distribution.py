@@ -1,4 +1,11 @@
-"""The one place for what several replicas need."""
+"""The one place for what several replicas need.
+
+Replicas share a global batch, in equal parts, in the order of their ids. What is random is drawn
+for all of it, alike on every replica, which then takes its own rows: training does not depend on
+the number of replicas.
+"""
+
+from typing import Any
 
 import tensorflow as tf
 from tensorflow import keras
@@ -7,6 +14,16 @@ from tensorflow import keras
 ONE_FOR_ALL_REPLICAS = (
     "only_first_replica" if hasattr(keras, "ops") else tf.VariableAggregation.ONLY_FIRST_REPLICA
 )
+# TensorFlow's number of the generator that stateless draws come from, and what a step of it gives.
+PHILOX, NUMBERS_A_STEP = 1, 4
+
+
+def replicas() -> tuple[Any, int]:
+    """The number of this replica, an int or an int32 tensor, and how many there are."""
+    context = tf.distribute.get_replica_context()
+    if context is None:
+        return 0, 1
+    return context.replica_id_in_sync_group, context.num_replicas_in_sync
 
 
 def replica_seed(seed: tf.Tensor) -> tf.Tensor:
@@ -16,8 +33,84 @@ def replica_seed(seed: tf.Tensor) -> tf.Tensor:
         seed: int32 [2].
 
     Returns:
+        int32 [2]; as it is where there is one replica.
+    """
+    replica, several = replicas()
+    return seed if several == 1 else tf.random.experimental.stateless_fold_in(seed, replica)
+
+
+def block_seed(seed: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    """The stateless seed of the rows that this replica has of a batch.
+
+    Replicas with blocks of one size draw for each what a single device would, block after block.
+
+    Args:
+        seed: int32 [2].
+        number: The number of the global batch, from 0.
+
+    Returns:
         int32 [2].
     """
-    context = tf.distribute.get_replica_context()
-    replica = 0 if context is None else context.replica_id_in_sync_group
-    return tf.random.experimental.stateless_fold_in(seed, replica)
+    replica, several = replicas()
+    seed = tf.random.experimental.stateless_fold_in(seed, number * several + replica)
+    return tf.random.experimental.stateless_fold_in(seed, 0)
+
+
+def own_rows(drawn: Any, size: tf.Tensor) -> Any:
+    """This replica's rows of what was drawn for the global batch.
+
+    Args:
+        drawn: A named tuple of tensors [replicas · size, ...], but for two fields. A ``seed``
+            becomes one of this replica's own; beside a ``first_row`` it stays, and that becomes the
+            number of this replica's first row in the global batch, for ``uniform_rows``.
+        size: Rows of this replica.
+
+    Returns:
+        The named tuple with tensors [size, ...].
+
+    Example:
+        >>> from typing import NamedTuple
+        >>> class Drawn(NamedTuple):
+        ...     distance: tf.Tensor
+        >>> own_rows(Drawn(tf.constant([0.1, 0.5])), 2).distance.numpy().tolist() # of one replica
+        [0.10000000149011612, 0.5]
+    """
+    replica, _ = replicas()
+    first = replica * size
+    common = {"seed": replica_seed(drawn.seed)} if hasattr(drawn, "seed") else {}
+    if hasattr(drawn, "first_row"):
+        common = {"seed": drawn.seed, "first_row": first}
+    rows = {k: x[first : first + size] for k, x in drawn._asdict().items() if k not in common}
+    return drawn._replace(**rows, **common)
+
+
+def uniform_rows(shape: tf.Tensor, seed: tf.Tensor, first_row: tf.Tensor | int) -> tf.Tensor:
+    """Some rows of a ``tf.random.stateless_uniform``, without those before them.
+
+    The generator counts its steps, and so can begin anywhere.
+
+    Args:
+        shape: int32 [rank], of the result.
+        seed: int32 [2].
+        first_row: The number of its first row.
+
+    Returns:
+        float32 of that shape in [0, 1).
+
+    Example:
+        >>> seed = tf.constant([1, 2])
+        >>> bool(tf.reduce_all(uniform_rows([2, 5], seed, 3)
+        ...                    == tf.random.stateless_uniform([5, 5], seed)[3:]))
+        True
+    """
+    numbers = tf.reduce_prod(tf.cast(shape, tf.int64))
+    before = tf.cast(first_row, tf.int64) * tf.reduce_prod(tf.cast(shape[1:], tf.int64))
+    steps, rest = before // NUMBERS_A_STEP, before % NUMBERS_A_STEP
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    drawn = tf.raw_ops.StatelessRandomUniformV2(
+        shape=[rest + numbers],
+        key=key,
+        counter=counter + tf.stack([tf.cast(steps, tf.uint64), tf.constant(0, tf.uint64)]),
+        alg=PHILOX,
+    )
+    return tf.reshape(drawn[rest:], shape)

@@ -14,6 +14,7 @@ def save_for_serving(
     network: Callable[..., tf.Tensor],
     filepath: str,
     *,
+    weights: Sequence,
     image_shape: tuple[int | None, ...],
     label_table: np.ndarray,
     class_names: Sequence[str],
@@ -24,6 +25,7 @@ def save_for_serving(
     Args:
         network: ``network(images, training=False)`` -> logits [B, K]; images float32 in [0, 1].
         filepath: Folder to write.
+        weights: The network's Keras variables; in their order they are written.
         image_shape: (H, W, C), None where any size will do.
         label_table: The learned confidences.
         class_names: Names of the K classes.
@@ -55,10 +57,18 @@ def save_for_serving(
         )
         for name, dtype in (("serving_default", tf.uint8), ("float_images", tf.float32))
     }
-    module.network_variables = list(signatures["serving_default"].variables)
+    # A graph has its variables in an order that changes from process to process.
+    place = {_tf_variable(weight).ref(): number for number, weight in enumerate(weights)}
+    variables = signatures["serving_default"].variables
+    module.network_variables = sorted(variables, key=lambda v: place.get(v.ref(), len(place)))
     with tempfile.TemporaryDirectory() as folder:
         names_file = os.path.join(folder, "class_names.txt")
         with open(names_file, "w", encoding="utf-8") as file:
             file.writelines(f"{name}\n" for name in class_names)
         module.class_names_file = tf.saved_model.Asset(names_file)
         tf.saved_model.save(module, filepath, signatures=signatures)
+
+
+def _tf_variable(weight) -> tf.Variable:
+    """What Keras 3 keeps in a variable of its own; in Keras 2 they are TensorFlow's."""
+    return weight.value if isinstance(weight.value, tf.Variable) else weight

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from keras_autolabel.augment.augmentation import Augmentation
 from keras_autolabel.batch import (
     AugmentedBatch,
     check_batch,
@@ -30,7 +31,7 @@ from keras_autolabel.checks import (
     check_values,
     parts_of,
 )
-from keras_autolabel.distribution import ONE_FOR_ALL_REPLICAS, replica_seed
+from keras_autolabel.distribution import ONE_FOR_ALL_REPLICAS, replicas
 from keras_autolabel.export import save_for_serving
 from keras_autolabel.labels import LabelTable, OneHot
 from keras_autolabel.losses import SoftTargetLoss
@@ -49,8 +50,11 @@ class AutoLabelModel(keras.Model):
     ``augmentation.dataset_transform`` has already augmented; ``evaluate`` and ``predict`` take
     plain images. The model's output are logits; ``probability_model`` gives probabilities.
 
-    Under a strategy the loss is Keras' too: where replicas have rows to different numbers (a last
-    batch that does not divide evenly), their means count alike; ``drop_remainder=True`` avoids it.
+    Under a strategy the random parameters of an ``Augmentation`` are drawn for the global batch, so
+    that training does not depend on the number of replicas, but for mixup's and CutMix's partners,
+    which are of the replica's own rows. The loss is Keras': where replicas have rows to different
+    numbers (a last batch that does not divide evenly), their means count alike;
+    ``drop_remainder=True`` avoids it.
 
     ``model.network`` is the network itself, trained in place: it takes floats in ``value_range``,
     scaled by its caller, and its weights alone are saved and loaded by its own ``save_weights`` and
@@ -289,7 +293,9 @@ class AutoLabelModel(keras.Model):
         if self.augmentation is None:
             return clean_batch(images, labels)
         step = tf.cast(tf.convert_to_tensor(self.draws), tf.int32)
-        seed = replica_seed(tf.stack([self.seed, step]))
+        # What is no ``Augmentation`` draws for its own rows alone: replicas must draw apart.
+        replica = 0 if isinstance(self.augmentation, Augmentation) else replicas()[0]
+        seed = tf.random.experimental.stateless_fold_in(tf.stack([self.seed, step]), replica)
         return self.augmentation(images, labels, seed=seed, network=self.classifier)
 
     def check_network(self, image_shape: Sequence[int | None]) -> None:
@@ -383,6 +389,7 @@ class AutoLabelModel(keras.Model):
         save_for_serving(
             self.classifier,
             filepath,
+            weights=self.network.weights,
             image_shape=self.image_shape,
             label_table=np.ones(()) if table is None else tf.convert_to_tensor(table).numpy(),
             class_names=list(names),

@@ -48,6 +48,11 @@ def check(settings: Settings) -> None:
     with _naming(settings, "augmentation", "batch_size"):
         size = settings.batch_size
         check_last_batch(augmentation, examples=size, batch_size=size)
+    if settings.jit_compile and not getattr(augmentation, "jit_compiles", True):
+        raise ValueError(
+            f"--jit_compile does not go with --augmentation={settings.augmentation}: XLA has no "
+            "kernels for it; leave --jit_compile out."
+        )
     with _naming(settings, "schedule", "epochs"):
         SCHEDULES[settings.schedule](settings, 1)
     if settings.train_examples is not None:
@@ -190,7 +195,7 @@ def build_model(settings: Settings, splits: data.Splits) -> kal.AutoLabelModel:
     several = len(tf.config.list_logical_devices("GPU")) > 1
     strategy = tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
     num_classes = len(splits.class_names)
-    with strategy.scope():
+    with strategy.scope(), _computing_in(settings.precision):
         model = kal.AutoLabelModel(
             build_network(settings, splits.train, num_classes),
             AUGMENTATIONS[settings.augmentation](settings),
@@ -201,10 +206,22 @@ def build_model(settings: Settings, splits: data.Splits) -> kal.AutoLabelModel:
         model.compile(
             build_optimizer(settings, len(splits.train) // settings.batch_size),
             metrics=["accuracy", kal.ExpectedCalibrationError(settings.num_bins, from_logits=True)],
+            jit_compile=settings.jit_compile,
         )
         # Keras 2 shows the weights of no model that has not seen its first images.
         model.build([None, *splits.train.image_shape])
     return model
+
+
+@contextlib.contextmanager
+def _computing_in(precision: str) -> Iterator[None]:
+    """Layers that are built inside compute in a precision."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(precision)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
 
 
 def label_table(model: kal.AutoLabelModel) -> np.ndarray | None:

@@ -158,6 +158,14 @@ class Settings:
         "published rate, for CIFAR or ImageNet.",
         enum_values=list(SCHEDULES),
     )
+    precision: str = setting(
+        "float32",
+        "What the network computes in; weights, labels and the loss are float32 always.",
+        enum_values=["float32", "mixed_bfloat16", "mixed_float16"],
+    )
+    jit_compile: bool = setting(
+        False, "Has XLA compile the training step, where the augmentation has kernels for it."
+    )
     l2: float = setting(1e-3, "Weight of the L2 penalty on all weights.", lower_bound=0.0)
     seed: int = setting(
         0,

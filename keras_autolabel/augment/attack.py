@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_autolabel.batch import MARK, check_batch, check_whole, to_float
+from keras_autolabel.distribution import uniform_rows
 
 
 def crossentropy_of_truth(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -220,18 +221,21 @@ def gradient_step(
     return into_ball(moved, clean, epsilon), losses, outputs
 
 
-def random_start(clean: tf.Tensor, epsilon: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def random_start(
+    clean: tf.Tensor, epsilon: tf.Tensor, seed: tf.Tensor, first_row: tf.Tensor | int = 0
+) -> tf.Tensor:
     """A point drawn uniformly from the ball, cut to [0, 1].
 
     Args:
         clean: float32 [B, H, W, C].
         epsilon: float32 [B, 1, 1, 1].
         seed: int32 [2].
+        first_row: The number of the first image in the global batch of several replicas.
 
     Returns:
         float32 [B, H, W, C].
     """
-    noise = tf.random.stateless_uniform(tf.shape(clean), seed, minval=-1.0, maxval=1.0)
+    noise = 2.0 * uniform_rows(tf.shape(clean), seed, first_row) - 1.0
     return into_ball(clean + epsilon * noise, clean, epsilon)
 
 

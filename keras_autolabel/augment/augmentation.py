@@ -16,6 +16,7 @@ from keras_autolabel.batch import (
     without_partner,
 )
 from keras_autolabel.buckets import bucket_of, uniform_in_bucket
+from keras_autolabel.distribution import own_rows, replicas
 
 
 class Draw(NamedTuple):
@@ -128,7 +129,8 @@ class Augmentation:
             )
         images, labels = check_batch(images, labels)
         labels = self._of_enough(labels)
-        return self.apply(images, labels, self.draw(labels, seed, bucket), network)
+        own = self.draw_own(labels, seed) if bucket is None else self.draw(labels, seed, bucket)
+        return self.apply(images, labels, own, network)
 
     def draw(
         self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
@@ -140,6 +142,23 @@ class Augmentation:
         """
         seeds = tf.random.split(seed, 2)
         return Draw(*self.draw_distance(labels, seeds[0], bucket), seeds[1])
+
+    def draw_own(self, labels: tf.Tensor, seed: tf.Tensor) -> Any:
+        """Draws the parameters of a batch in training, of which other replicas have other parts.
+
+        They are drawn for the global batch, so that it is augmented as on a single device.
+
+        Args:
+            labels: int32 [B], of this replica.
+            seed: int32 [2], the same on all replicas.
+
+        Returns:
+            What ``draw`` returns, for the rows of this replica.
+        """
+        _, number = replicas()
+        if number == 1:
+            return self.draw(labels, seed)
+        return own_rows(self.draw(tf.tile(labels, [number]), seed), tf.shape(labels)[0])
 
     def draw_distance(
         self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from keras_autolabel.augment.augmentation import Augmentation
-from keras_autolabel.augment.mixup import check_beta, smaller_share
+from keras_autolabel.augment.mixup import check_beta, smaller_share, with_own_partners
 from keras_autolabel.batch import AugmentedBatch, to_float
 from keras_autolabel.buckets import bucket_of, distance_of
 
@@ -84,6 +84,10 @@ class CutMix(Augmentation):
         inside = tf.random.stateless_uniform([size], seeds[5]) < 0.5
         position = tf.random.stateless_uniform([size, 2], seeds[6])
         return CutMixDraw(distance, bucket, partner, inside, position)
+
+    def draw_own(self, labels: tf.Tensor, seed: tf.Tensor) -> CutMixDraw:
+        """Draws for the global batch, but partners among the rows that this replica has."""
+        return with_own_partners(super().draw_own(labels, seed), labels, seed)
 
     def apply(
         self,

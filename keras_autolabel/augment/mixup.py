@@ -1,7 +1,7 @@
 """mixup: each image mixed with another one of its batch, Eq. (4) of the AutoLabel paper."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -10,6 +10,7 @@ from tensorflow import keras
 from keras_autolabel.augment.augmentation import Augmentation
 from keras_autolabel.batch import AugmentedBatch, to_float
 from keras_autolabel.buckets import bucket_of, distance_of
+from keras_autolabel.distribution import replica_seed, replicas
 
 
 class MixupDraw(NamedTuple):
@@ -76,6 +77,10 @@ class Mixup(Augmentation):
             return MixupDraw(distance, bucket_of(distance, self.num_buckets), partner)
         return MixupDraw(*self.draw_distance(labels, seeds[1], bucket), partner)
 
+    def draw_own(self, labels: tf.Tensor, seed: tf.Tensor) -> MixupDraw:
+        """Draws for the global batch, but partners among the rows that this replica has."""
+        return with_own_partners(super().draw_own(labels, seed), labels, seed)
+
     def apply(
         self,
         images: tf.Tensor,
@@ -89,6 +94,21 @@ class Mixup(Augmentation):
         mixed = (1.0 - weight) * images + weight * tf.gather(images, drawn.partner)
         partners = tf.gather(labels, drawn.partner)
         return self.moved(mixed, labels, drawn)._replace(partners=partners, mix=mix)
+
+
+def with_own_partners(drawn: Any, labels: tf.Tensor, seed: tf.Tensor) -> Any:
+    """What was drawn for the global batch, with partners that this replica has.
+
+    Args:
+        drawn: This replica's rows of it, with a field ``partner``.
+        labels: int32 [B], of this replica.
+        seed: int32 [2], the same on all replicas.
+    """
+    if replicas()[1] == 1:
+        return drawn
+    rows = tf.range(tf.shape(labels)[0])
+    partner = tf.random.experimental.stateless_shuffle(rows, seed=replica_seed(seed))
+    return drawn._replace(partner=partner)
 
 
 def check_beta(beta: float) -> float:

@@ -1,6 +1,7 @@
 """Projected gradient descent: as an augmentation, and as an attack for evaluation."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 from tensorflow import keras
@@ -11,9 +12,27 @@ from keras_autolabel.augment.attack import (
     gradient_step,
     random_start,
 )
-from keras_autolabel.augment.augmentation import Augmentation, Draw
+from keras_autolabel.augment.augmentation import Augmentation
 from keras_autolabel.batch import AugmentedBatch, check_whole, to_float
 from keras_autolabel.buckets import bucket_of
+from keras_autolabel.distribution import replica_seed
+
+
+class PGDDraw(NamedTuple):
+    """The random parameters of a batch.
+
+    Attributes:
+        distance: float32 [B] in [0, 1], the share of ε_max.
+        bucket: int32 [B].
+        seed: int32 [2], of the random start.
+        first_row: int32, where the batch begins in the global batch of several replicas, whose
+            random start is drawn with one seed.
+    """
+
+    distance: tf.Tensor
+    bucket: tf.Tensor
+    seed: tf.Tensor
+    first_row: tf.Tensor | int = 0
 
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
@@ -70,11 +89,17 @@ class PGD(Augmentation):
         self.relative_step_size = relative_step_size
         self.random_start = random_start
 
+    def draw(
+        self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
+    ) -> PGDDraw:
+        """Draws the random parameters of a batch; arguments as in ``__call__``."""
+        return PGDDraw(*super().draw(labels, seed, bucket))
+
     def apply(
         self,
         images: tf.Tensor,
         labels: tf.Tensor,
-        drawn: Draw,
+        drawn: PGDDraw,
         network: Callable | None = None,
     ) -> AugmentedBatch:
         """Attacks with ε = distance·ε_max; arguments as in ``Augmentation.apply``.
@@ -85,7 +110,9 @@ class PGD(Augmentation):
         """
         clean = to_float(images)
         epsilon = tf.reshape(drawn.distance * self.epsilon, [-1, 1, 1, 1])
-        start = random_start(clean, epsilon, drawn.seed) if self.random_start else clean
+        start = clean
+        if self.random_start:
+            start = random_start(clean, epsilon, drawn.seed, drawn.first_row)
 
         def step(index, adversarial):
             moved, _, logits = gradient_step(
@@ -132,19 +159,23 @@ class HalfAdversarial(Augmentation):
 
     def draw(
         self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
-    ) -> Draw:
+    ) -> PGDDraw:
         """Distance 0 in the first half of a batch, 1 in the second; or inside the buckets."""
         if bucket is not None:
-            return super().draw(labels, seed, bucket)
+            return self.attack.draw(labels, seed, bucket)
         rows = tf.range(tf.shape(labels)[0])
         distance = tf.cast(rows >= tf.shape(labels)[0] // 2, tf.float32)
-        return Draw(distance, bucket_of(distance, self.num_buckets), seed)
+        return PGDDraw(distance, bucket_of(distance, self.num_buckets), seed)
+
+    def draw_own(self, labels: tf.Tensor, seed: tf.Tensor) -> PGDDraw:
+        """Half of each replica's rows: none has only attacked ones, or clean ones."""
+        return self.draw(labels, replica_seed(seed))
 
     def apply(
         self,
         images: tf.Tensor,
         labels: tf.Tensor,
-        drawn: Draw,
+        drawn: PGDDraw,
         network: Callable | None = None,
     ) -> AugmentedBatch:
         """Attacks what is not clean, and measures how far it moved; arguments as above."""
@@ -152,7 +183,7 @@ class HalfAdversarial(Augmentation):
         rows = tf.where(drawn.distance > 0.0)
         chosen = (tf.gather_nd(x, rows) for x in (images, labels, drawn.distance, drawn.bucket))
         clean, truth, distance, bucket = chosen
-        attack = Draw(distance, bucket, drawn.seed)
+        attack = PGDDraw(distance, bucket, drawn.seed)
         moved = self.attack.apply(clean, truth, attack, network).images
         size = tf.reduce_max(tf.abs(moved - clean), axis=[1, 2, 3]) / self.attack.epsilon
         # One that was asked for is the distance of its ε, as in PGD.

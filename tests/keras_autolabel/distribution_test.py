@@ -8,11 +8,40 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel import AutoLabel, AutoLabelModel, ExpectedCalibrationError, LabelTable
-from keras_autolabel.distribution import replica_seed
+from keras_autolabel import (
+    PGD,
+    Augmentation,
+    AugMix,
+    AutoLabel,
+    AutoLabelModel,
+    CutMix,
+    ExpectedCalibrationError,
+    HalfAdversarial,
+    LabelTable,
+    Mixup,
+    RandAugment,
+    SoftCrop,
+)
+from keras_autolabel.distribution import replica_seed, uniform_rows
 from tests.conftest import Dimming, linear_network, numpy_softmax
 
 SHAPE, NUM_CLASSES = (4, 4, 1), 3
+# Draws and images are those of a single device, but for partners, and the halves of CCAT.
+DRAWN = {
+    "AugMix": AugMix(num_buckets=2, max_depth=2),
+    "RandAugment": RandAugment(num_buckets=3),
+    "SoftCrop": SoftCrop(num_buckets=3),
+    "PGD": PGD(num_buckets=2, epsilon=0.2, num_steps=2),
+}
+PAIRED = {"Mixup": Mixup(num_buckets=3), "CutMix": CutMix(num_buckets=3)}
+
+
+class Noise(Augmentation):
+    """Noise on grey; with a seed alone, as an augmentation of one's own would be written."""
+
+    def apply(self, images, labels, drawn, network=None):
+        noise = tf.random.stateless_uniform(tf.shape(images), drawn.seed, -0.1, 0.1)
+        return self.moved(0.5 + noise, labels, drawn)
 
 
 def _data(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -27,7 +56,7 @@ def _train(strategy, augmentation, *callbacks, weights=None, **options) -> dict:
         layer = keras.layers.Dense(NUM_CLASSES, kernel_regularizer=keras.regularizers.L2(0.01))
         network = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), layer])
         network.set_weights(linear_network(SHAPE, NUM_CLASSES).get_weights())
-        policy = LabelTable((3,) if augmentation else (1,), initial=0.7)
+        policy = LabelTable(augmentation.bucket_shape if augmentation else (1,), initial=0.7)
         model = AutoLabelModel(network, augmentation, num_classes=NUM_CLASSES, label_policy=policy)
         model.compile(
             keras.optimizers.SGD(0.5, momentum=0.9, **options),
@@ -56,7 +85,32 @@ def _runs(strategy) -> dict:
         "weighted": _train(strategy, None, weights=weights),
         "autolabel": _train(strategy, Dimming(), _callback()),
         "averaged": _train(strategy, Dimming(), _callback(), use_ema=True, ema_momentum=0.5),
+        **{name: _train(strategy, made, _callback()) for name, made in DRAWN.items()},
     }
+
+
+def _augmented(strategy, augmentation) -> dict:
+    """A batch of eight images, as each replica gets its part, put together again."""
+    images, labels = _data(8)
+    several = strategy.num_replicas_in_sync
+    parts = zip(np.split(images, several), np.split(labels, several), strict=True)
+    parts = [tuple(map(tf.constant, part)) for part in parts]
+
+    def values(index):
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: parts[context.replica_id_in_sync_group][index]
+        )
+
+    network = linear_network(SHAPE, NUM_CLASSES)
+
+    @tf.function
+    def on_replica(images, labels):
+        return augmentation(images, labels, seed=tf.constant([5, 6]), network=network)
+
+    batch = strategy.run(on_replica, args=(values(0), values(1)))
+    local = [strategy.experimental_local_results(x) for x in batch]
+    fields = [np.concatenate([x.numpy() for x in field]).tolist() for field in local]
+    return dict(zip(batch._fields, fields, strict=True))
 
 
 def _uneven(strategy) -> dict:
@@ -85,6 +139,9 @@ def print_results_of_two_replicas() -> None:
     seed = strategy.run(on_replica)
     results["seed"] = [x.numpy().tolist() for x in strategy.experimental_local_results(seed)]
     results["uneven"] = _uneven(strategy)
+    half = HalfAdversarial(PGD(epsilon=0.2, num_steps=1))
+    made = {**PAIRED, "HalfAdversarial": half, "Noise": Noise()}
+    results["augmented"] = {name: _augmented(strategy, each) for name, each in made.items()}
     print(json.dumps(results))
 
 
@@ -108,7 +165,7 @@ def one_device() -> dict:
     return _runs(tf.distribute.get_strategy())
 
 
-@pytest.mark.parametrize("run", ["weighted", "autolabel", "averaged"])
+@pytest.mark.parametrize("run", ["weighted", "autolabel", "averaged", *DRAWN])
 def test_two_replicas_equal_one_device(two_replicas, one_device, run):
     actual, expected = two_replicas[run], one_device[run]
     for part in ("history", "evaluate"):
@@ -148,5 +205,41 @@ def test_replicas_with_rows_to_different_numbers_count_alike(two_replicas):
 def test_replicas_draw_apart(two_replicas):
     first, second = two_replicas["seed"]
     assert first != second
-    # The first replica draws what a single device draws.
-    assert first == replica_seed(tf.constant([1, 2])).numpy().tolist()
+    assert replica_seed(tf.constant([1, 2])).numpy().tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_partners_alone_are_those_of_the_replica(two_replicas, name):
+    batch = two_replicas["augmented"][name]
+    expected = _augmented(tf.distribute.get_strategy(), PAIRED[name])
+    for field in ("labels", "mix", "distance", "bucket"):
+        np.testing.assert_allclose(batch[field], expected[field], atol=1e-6, err_msg=field)
+    classes = np.array(batch["labels"])
+    for rows in (slice(0, 4), slice(4, 8)):
+        # A permutation of the replica's own.
+        assert sorted(batch["partners"][rows]) == sorted(classes[rows])
+    assert batch["partners"] != expected["partners"]
+
+
+def test_what_else_is_random_differs_between_replicas(two_replicas):
+    noise = np.array(two_replicas["augmented"]["Noise"]["images"]) - 0.5
+    assert np.all(np.abs(noise[:4] - noise[4:]).max(axis=(1, 2, 3)) > 0.01)
+
+
+def test_half_of_each_replica_is_attacked(two_replicas):
+    batch = two_replicas["augmented"]["HalfAdversarial"]
+    assert (np.array(batch["distance"]) > 0).tolist() == [False, False, True, True] * 2
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (3, 5), (4, 3, 3, 1), (1, 1)])
+@pytest.mark.parametrize("first_row", [0, 1, 3])
+def test_rows_of_a_uniform_draw(shape, first_row):
+    seed, whole_shape = tf.constant([7, -8]), [first_row + shape[0], *shape[1:]]
+    # Compiled, TensorFlow draws other numbers than it does otherwise.
+    for compiled in (False, True):
+        plain, rows = (
+            tf.function(draw, jit_compile=compiled)
+            for draw in (tf.random.stateless_uniform, uniform_rows)
+        )
+        whole = plain(whole_shape, seed)
+        np.testing.assert_array_equal(rows(shape, seed, first_row), whole[first_row:])

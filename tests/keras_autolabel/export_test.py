@@ -100,6 +100,18 @@ def test_a_process_without_keras_reads_all_that_a_prediction_needs(exported):
         np.testing.assert_allclose(served[key], value, atol=1e-5, err_msg=key)
 
 
+def test_variables_are_written_in_the_order_of_the_network(tmp_path):
+    # Of one shape: in no other order would they have these names by chance.
+    layers = [keras.layers.Dense(5, bias_initializer="normal") for _ in range(6)]
+    network = keras.Sequential([keras.Input((5, 1, 1)), keras.layers.Flatten(), *layers])
+    model = AutoLabelModel(network, num_classes=5)
+    model.export(str(tmp_path / "exported"))
+    written = tf.train.load_checkpoint(str(tmp_path / "exported" / "variables" / "variables"))
+    for number, weight in enumerate(network.get_weights()):
+        name = f"network_variables/{number}/.ATTRIBUTES/VARIABLE_VALUE"
+        np.testing.assert_array_equal(written.get_tensor(name), weight)
+
+
 def test_saved_model_cli_runs_it(exported):
     logits, folder = exported
     cli = shutil.which("saved_model_cli", path=Path(sys.executable).parent)

@@ -5,7 +5,14 @@ from tensorflow import keras
 
 import data
 import keras_autolabel as kal
-from train.builders import build_network, build_optimizer, channel_moments, load_data
+from train.builders import (
+    build_model,
+    build_network,
+    build_optimizer,
+    channel_moments,
+    check,
+    load_data,
+)
 from train.choices import AUGMENTATIONS, LABELS, NETWORKS
 from train.resnet50 import resnet50
 from train.settings import Settings
@@ -121,3 +128,49 @@ def test_published_schedule_has_its_rate_after_the_warm_up():
     schedule = _schedule(settings, steps_per_epoch=2)
     rates = [float(schedule(2 * epoch)) for epoch in (1, 59, 61)]
     np.testing.assert_allclose(rates, [0.4, 0.4, 0.08], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def few() -> data.Splits:
+    return data.load("digits", train_examples=64, holdout_examples=20)
+
+
+def _trained(splits: data.Splits, **options) -> tuple[kal.AutoLabelModel, float]:
+    settings = Settings(batch_size=32, augmentation="none", labels="one_hot", **options)
+    model = build_model(settings, splits)
+    history = model.fit(splits.train.images, splits.train.labels, batch_size=32, verbose=0)
+    return model, history.history["loss"][0]
+
+
+def test_precision_is_that_of_the_network_alone(few):
+    before = keras.mixed_precision.global_policy()
+    _, expected = _trained(few)
+    for precision, computed in (("mixed_bfloat16", "bfloat16"), ("mixed_float16", "float16")):
+        model, loss = _trained(few, precision=precision)
+        convolutions = [x for x in model.network.layers if isinstance(x, keras.layers.Conv2D)]
+        assert convolutions and {x.compute_dtype for x in convolutions} == {computed}
+        assert {x.dtype.name for x in model.network.get_weights()} == {"float32"}
+        assert model.predict(few.test.images[:2], verbose=0).dtype == np.float32
+        # Eight bits of a number are left, of which the logits are sums.
+        np.testing.assert_allclose(loss, expected, rtol=0.05)
+        # Gradients of half precision are scaled.
+        scaled = hasattr(model.optimizer, "inner_optimizer")
+        assert scaled == (precision == "mixed_float16")
+        assert keras.mixed_precision.global_policy().name == before.name
+
+
+def test_compiled_step_is_the_step(few):
+    for expected, actual in zip(
+        *(_trained(few, jit_compile=jit)[0].network.get_weights() for jit in (False, True)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(AUGMENTATIONS.keys() - {"none"}))
+def test_augmentation_that_xla_cannot_compile_is_refused_by_name(name):
+    labels = "power" if name == "soft_crop" else "autolabel"
+    settings = Settings(augmentation=name, labels=labels, jit_compile=True)
+    with pytest.raises(ValueError, match=f"--jit_compile does not go with --augmentation={name}"):
+        check(settings)
+    check(Settings(augmentation="none", labels="one_hot", jit_compile=True))

@@ -56,7 +56,11 @@ def test_killed_run_with_the_same_settings_is_kept(killed):
 @pytest.mark.parametrize(
     ("settings", "finished", "what"),
     [
-        (dataclasses.replace(SETTINGS, epochs=4), False, "a run with other settings"),
+        (
+            dataclasses.replace(SETTINGS, epochs=4, data_dir="here"),
+            False,
+            r".* settings \(--data_dir=None there, here here, --epochs=3 there, 4 here\)",
+        ),
         (SETTINGS, True, "a finished run"),
         (dataclasses.replace(SETTINGS, epochs=4), True, "a finished run"),
     ],
@@ -186,16 +190,60 @@ def test_checkpoint_restores_weights_labels_momentum_and_epoch(tmp_path, digits)
         np.testing.assert_array_equal(actual, expected)
 
 
-def test_one_checkpoint_is_kept_and_none_of_a_loss_that_is_not_finite(tmp_path):
+@pytest.mark.parametrize("keep", [1, 2])
+def test_so_many_checkpoints_are_kept_and_none_of_a_loss_that_is_not_finite(tmp_path, keep):
     model = _model()
-    checkpoints = run_folder.Checkpoints(model, str(tmp_path))
-    checkpoints.on_epoch_end(0, {"loss": 1.0})
+    checkpoints = run_folder.Checkpoints(model, str(tmp_path), keep=keep)
+    for loss in (2.0, 1.0):
+        checkpoints.on_epoch_end(0, {"loss": loss})
     checkpoints.on_epoch_end(1, {"loss": 0.5})
     weights = model.get_weights()
     model.network.set_weights([np.full(w.shape, np.nan) for w in model.network.get_weights()])
     checkpoints.on_epoch_end(2, {"loss": float("nan")})
-    assert len(list((tmp_path / "checkpoints").glob("*.index"))) == 1
+    assert len(list((tmp_path / "checkpoints").glob("*.index"))) == keep
     restored = _model()
     assert run_folder.Checkpoints(restored, str(tmp_path)).restore() == 2
     for expected, actual in zip(weights, restored.get_weights(), strict=True):
         np.testing.assert_array_equal(actual, expected)
+
+
+def _damage(path, how: str) -> None:
+    content = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "missing":
+        path.unlink()
+    else:
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "missing", "flipped"])
+@pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])
+def test_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, capsys, how, ending):
+    if (how, ending) == ("missing", "index"):
+        pytest.skip("there is no checkpoint without it")
+    model = _model()
+    checkpoints = run_folder.Checkpoints(model, str(tmp_path))
+    states = []
+    for epoch in range(3):
+        model.label_policy.confidence.assign([0.25, 0.5, 0.25 * (epoch + 1)])
+        checkpoints.on_epoch_end(epoch, {"loss": 1.0})
+        states.append(model.get_weights())
+    _damage(tmp_path / "checkpoints" / f"ckpt-3.{ending}", how)
+    # Of what is there a list is kept, which may be damaged too.
+    (tmp_path / "checkpoints" / "checkpoint").write_bytes(b"\x00")
+    other = _model()
+    again = run_folder.Checkpoints(other, str(tmp_path))
+    assert again.restore() == 2
+    assert f"{tmp_path}/checkpoints/ckpt-3 is damaged" in capsys.readouterr().out
+    for expected, actual in zip(states[1], other.get_weights(), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+    # The next one takes the place of the damaged one.
+    again.on_epoch_end(2, {"loss": 1.0})
+    assert run_folder.Checkpoints(_model(), str(tmp_path)).restore() == 3
+    for number in (2, 3):
+        _damage(tmp_path / "checkpoints" / f"ckpt-{number}.data-00000-of-00001", "truncated")
+    assert run_folder.Checkpoints(_model(), str(tmp_path)).restore() == 0

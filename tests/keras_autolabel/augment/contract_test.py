@@ -101,6 +101,7 @@ def _columns(drawn) -> dict[str, np.ndarray]:
     size = len(drawn.distance)
     fields = {"place": range(size), **drawn._asdict()}
     del fields["bucket"]
+    fields.pop("first_row", None)
     if "seed" in fields:
         fields["seed"] = tf.random.stateless_uniform([size], drawn.seed)
     if "partner" in fields:

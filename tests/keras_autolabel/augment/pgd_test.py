@@ -5,7 +5,7 @@ from tensorflow import keras
 
 from keras_autolabel import PGD, HalfAdversarial
 from keras_autolabel.augment.attack import random_start
-from keras_autolabel.augment.augmentation import Draw
+from keras_autolabel.augment.pgd import PGDDraw
 from tests.conftest import linear_network
 from tests.keras_autolabel.augment.conftest import (
     PIXELS,
@@ -21,7 +21,7 @@ SEED = tf.constant([2, 3])
 
 def _attack(attack: PGD, network, pixels, labels, distance) -> np.ndarray:
     """The attack at a given distance per image: float32 [B, 4]."""
-    drawn = Draw(tf.constant(distance, tf.float32), tf.zeros([len(labels)], tf.int32), SEED)
+    drawn = PGDDraw(tf.constant(distance, tf.float32), tf.zeros([len(labels)], tf.int32), SEED)
     batch = attack.apply(as_images(pixels), tf.constant(labels), drawn, network)
     np.testing.assert_array_equal(batch.distance, drawn.distance)
     return batch.images.numpy().reshape(len(labels), -1)
