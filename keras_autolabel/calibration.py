@@ -259,8 +259,8 @@ def noise_floor(confidence: np.ndarray, *, num_bins: int = 15) -> float:
 
     Were each prediction right with the probability that its confidence says, the sum of
     ``correct − confidence`` in a bin would have the mean 0 and the variance ``Σ c·(1 − c)``; of a
-    normal distribution, |x| has the mean ``σ·√(2/π)``. From 1,000 examples on, this is within 2 %
-    of the mean over drawn labels, as is the mean of 200 draws; for 100 examples it is within 7 %.
+    normal distribution, ``|x|`` has the mean ``σ·√(2/π)``. From 1,000 examples on, this is within
+    2 % of the mean over drawn labels, as is the mean of 200 draws; for 100 examples within 7 %.
 
     Args:
         confidence: float [M].

@@ -76,12 +76,14 @@ class AutoLabel(keras.callbacks.Callback):
     costs about two more forward passes. The paper's pass over everything costs 5,000 images a
     bucket. docs/results.md has what the sample does to the labels.
 
-    ``logs`` get ``label_mean``, which Keras' progress line shows, and, for History, TensorBoard and
-    CSVLogger, what it does not: ``label_confidence_<index>``, ``holdout_ece_<index>``,
+    ``logs`` get ``label_mean``, which Keras' progress line shows, and, for History and CSVLogger,
+    what it does not: ``label_confidence_<index>``, ``holdout_ece_<index>``,
     ``holdout_accuracy_<index>`` and ``holdout_confidence_<index>`` of every bucket, and
     ``holdout_ece``, ``holdout_accuracy`` and ``holdout_confidence`` of the clean hold-out.
-    ``history`` keeps the same as arrays. With ``use_ema``, the hold-out is measured with the
-    averaged weights, which are those that training leaves behind.
+    ``history`` keeps the same as arrays. Where ``fit`` has a ``keras.callbacks.TensorBoard`` too,
+    they are in its run ``labels``, all in the group ``labels``, with a picture of the table. With
+    ``use_ema``, the hold-out is measured with the averaged weights, which are those that training
+    leaves behind.
 
     Args:
         validation_data: The clean hold-out D_V, never trained on and not the test set:

@@ -72,6 +72,16 @@ def linear_network(image_shape, num_classes: int, *, seed: int = 0, scale: float
     return network
 
 
+def summaries(folder) -> dict[tuple[str, int], tf.compat.v1.Summary.Value]:
+    """What the event files of a folder, and of no folder below it, hold by tag and step."""
+    found = {}
+    for path in sorted(folder.glob("*.tfevents.*")):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            found |= {(value.tag, event.step): value for value in event.summary.value}
+    return found
+
+
 def numpy_softmax(logits: np.ndarray) -> np.ndarray:
     """Softmax in double precision."""
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True), dtype=np.float64)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tests.conftest import ROOT, environment
+from tests.conftest import ROOT, environment, summaries
+from tests.train.conftest import settings_on_the_page
 from train.comparison import is_attacked
 from train.methods import GROUPS, METHODS, method_names
 from train.settings import FIELDS, Settings
@@ -114,6 +116,22 @@ def test_each_job_leaves_its_files_and_there_is_a_report(finished):
     report = (folder / "report.md").read_text("utf-8")
     assert "CutMix + AutoLabel against CutMix" in report
     assert "200 training, 100 hold-out, 300 test" in report
+
+
+def test_tensorboard_has_a_row_for_each_network_and_temperature(finished):
+    folder, _ = finished
+    rows = {}
+    for page in folder.glob("jobs/*/tensorboard/hparams/*"):
+        found = summaries(page)
+        row = settings_on_the_page(found)
+        rows[row["method"], row["temperature"]] = found
+    names = ("none", "clean_holdout", "augmented_holdout")
+    assert set(rows) == {(x, name) for x in ("cutmix", "cutmix_autolabel") for name in names}
+    for (method, name), found in rows.items():
+        job = json.loads((folder / "jobs" / f"{method}-seed0" / "job.json").read_text("utf-8"))
+        for figure in ("accuracy", "ece", "cacc", "cece"):
+            value = float(tf.make_ndarray(found[figure, job["settings"]["epochs"]].tensor))
+            assert value == pytest.approx(job["figures"][name][figure], rel=1e-6)
 
 
 def test_figures_of_a_job_are_those_of_its_predictions(finished):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from absl.testing import flagsaver
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from tests.conftest import ROOT, Ended
 
@@ -24,6 +25,17 @@ SMALL_RUN = (
     "--batch_size=50",
     "--temperature_scaling",
 )
+
+
+def settings_on_the_page(found: dict) -> dict:
+    """The settings in a row of TensorBoard's page of hyper-parameters, out of ``summaries``."""
+    (content,) = (
+        value.metadata.plugin_data.content
+        for (tag, _), value in found.items()
+        if tag == "_hparams_/session_start_info"
+    )
+    row = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
+    return {name: getattr(value, value.WhichOneof("kind")) for name, value in row.items()}
 
 
 @contextlib.contextmanager
