@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 BUILD = (ROOT / "BUILD").read_text(encoding="utf-8")
-PACKAGES = ("keras_autolabel", "data", "train")
+PACKAGES = ("keras_autolabel", "data", "train", "benchmarks")
 
 # Distributions that are not called as they are imported, or do not declare all that they need.
 DISTRIBUTIONS = {
@@ -27,8 +27,8 @@ DISTRIBUTIONS = {
 }
 # Not in the lock: their importers do without them, or are tests that Bazel does not run.
 OPTIONAL = {
-    *("art", "cleverhans", "imagecorruptions", "onnxruntime", "tensorflow_addons", "tf2onnx"),
-    "tf_keras",
+    *("albumentations", "art", "cleverhans", "cv2", "imagecorruptions", "onnxruntime"),
+    *("tensorflow_addons", "tf2onnx", "tf_keras"),
 }
 
 
