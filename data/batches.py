@@ -7,7 +7,7 @@ from data.source import Order, Source
 
 
 def training_batches(
-    source: Source, order: Order, *, epochs: range, crop_and_flip: bool
+    source: Source, order: Order, *, epochs: range, initial_step: int, crop_and_flip: bool
 ) -> tf.data.Dataset:
     """Shuffled batches of some epochs; see ``Split.training_batches``.
 
@@ -27,8 +27,9 @@ def training_batches(
         crops = crop_seed(order.seed, epoch) if crop_and_flip else None
         return source.epoch(epoch, order, crops).take(images_here)
 
-    keys = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch)
-    steps = images_here // rows_per_replica * len(epochs)
+    done = initial_step * rows_here
+    keys = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(one_epoch).skip(done)
+    steps = (images_here * len(epochs) - done) // rows_per_replica
     # Where tf.distribute shards batches itself, by rows and not by files: it must not split the
     # order.
     options = tf.data.Options()

@@ -70,13 +70,14 @@ class Split:
         seed: int,
         epochs: int,
         initial_epoch: int = 0,
+        initial_step: int = 0,
         input_context: "tf.distribute.InputContext | None" = None,
     ) -> "tf.data.Dataset":
         """Shuffled batches of all epochs, one epoch behind the other.
 
-        A run that is resumed at epoch e sees what it would have seen: order and crops of an epoch
-        depend on nothing but the seed, its number and an image's row. The last, incomplete batch
-        of an epoch is left out: it would weigh its examples more than others.
+        A run that is resumed inside epoch e sees what it would have seen: order and crops of an
+        epoch depend on nothing but the seed, its number and an image's row. The last, incomplete
+        batch of an epoch is left out: it would weigh its examples more than others.
 
         On several machines, call it inside ``strategy.distribute_datasets_from_function``: with
         the ``input_context`` each worker reads only its own part of each global batch.
@@ -86,12 +87,13 @@ class Split:
             seed: Seed of order and crops.
             epochs: Number of epochs, counted from 0.
             initial_epoch: The first epoch to give.
+            initial_step: Batches of that epoch that are left out.
             input_context: Of this worker; None: batches are those of all replicas.
 
         Returns:
             ``tf.data.Dataset`` of (uint8 [b, H, W, C], int32 [b]), with b = ``batch_size`` and
-            ``len(self) // batch_size`` batches per epoch; with an ``input_context`` b is the
-            batch of one replica.
+            ``len(self) // batch_size`` batches per epoch, but for what is left out; with an
+            ``input_context`` b is the batch of one replica.
 
         Raises:
             ValueError: If there are fewer images than ``batch_size``, or it cannot be shared.
@@ -105,7 +107,13 @@ class Split:
         from data.batches import training_batches
 
         order, epochs = Order(seed, batch_size, input_context), range(initial_epoch, epochs)
-        return training_batches(self.source, order, epochs=epochs, crop_and_flip=self.crop_and_flip)
+        return training_batches(
+            self.source,
+            order,
+            epochs=epochs,
+            initial_step=initial_step,
+            crop_and_flip=self.crop_and_flip,
+        )
 
     def batches(self, batch_size: int) -> "tf.data.Dataset":
         """All images in order, never cropped at random, for evaluation.

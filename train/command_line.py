@@ -1,6 +1,7 @@
 """What the binaries share: flags that are settings, and errors that end in one line."""
 
 import contextlib
+import os
 import sys
 import typing
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ import tensorflow as tf
 from absl import flags, logging
 
 from train.reasons import reason_of
+from train.run_folder import Terminated
 from train.settings import FIELDS, Settings
 
 # --help lists flags below the binary that has them defined, not below this module.
@@ -63,5 +65,8 @@ def one_line_errors(binary: str, argv: Sequence[str]) -> Iterator[None]:
         yield
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"{binary}: {error}")
+    except Terminated as error:
+        print(f"{binary}: {error}", file=sys.stderr)
+        sys.exit(os.EX_TEMPFAIL)
     except tf.errors.OpError as error:
         sys.exit(f"{binary}: {reason_of(error)}")

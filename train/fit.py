@@ -10,7 +10,8 @@ The paper's comparison on all of Fashion-MNIST, with one-hot labels and with lea
     python -m train.fit --dataset=fashion_mnist --labels=autolabel
 
 Results are in --output_dir: metrics.json, history.csv, figures/, saved_model/, model.keras and
-tensorboard/. A run that was killed goes on where it was when the same command is given again.
+tensorboard/. A run that was killed goes on where it was when the same command is given again. At
+SIGTERM it finishes its step, writes a checkpoint and ends with status 75.
 """
 
 import os
@@ -25,6 +26,13 @@ command_line.define_flags(FIELDS)
 flags.DEFINE_boolean("download", False, "Fetches a data set that is missing, once.")
 flags.DEFINE_string("output_dir", None, "Folder of the results; runs/<what is run> by default.")
 flags.DEFINE_boolean("overwrite", False, "Replaces the run that --output_dir holds.")
+flags.DEFINE_integer("keep_checkpoints", 2, "Checkpoints that stay.", lower_bound=1)
+flags.DEFINE_float(
+    "checkpoint_minutes",
+    30.0,
+    "Minutes after which an epoch has a checkpoint before its end.",
+    lower_bound=0.0,
+)
 
 FLAGS = flags.FLAGS
 
@@ -49,7 +57,14 @@ def main(argv: list[str]) -> None:
             print(
                 f"Each batch is attacked first, by {steps} gradients: up to {steps + 1} x the time."
             )
-        rows = training.run(settings, splits, folder, overwrite=FLAGS.overwrite)
+        rows = training.run(
+            settings,
+            splits,
+            folder,
+            overwrite=FLAGS.overwrite,
+            keep=FLAGS.keep_checkpoints,
+            minutes=FLAGS.checkpoint_minutes,
+        )
         print(f"\n{splits.name}, {settings.augmentation} + {settings.labels}: {parts}.")
         print(table_of(rows))
         print(f"Results are in {folder}: figures/, saved_model/, metrics.json, history.csv.")

@@ -1,13 +1,18 @@
 """The folder of a run: refused if it is another run's, continued if the run was killed."""
 
+import contextlib
 import csv
 import dataclasses
 import glob
 import json
+import math
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -165,42 +170,111 @@ def settings_of_run(path: str) -> Settings | None:
     return None
 
 
-class Checkpoints(keras.callbacks.Callback):
-    """Keeps all that training needs to go on after a kill: weights, labels, optimizer, epoch.
+class Terminated(Exception):
+    """Training was asked to end, has written a checkpoint, and can go on from there."""
 
-    It must stand behind ``AutoLabel``, so that the labels it keeps are those of the next epoch.
+
+class Checkpoints(keras.callbacks.Callback):
+    """Keeps all that training needs to go on after a kill, inside an epoch, too.
+
+    These are weights, labels, optimizer, the epoch, its steps that are done, and what the metrics
+    have counted in them. It must stand behind ``AutoLabel``, so that the labels it keeps are those
+    of the next epoch.
 
     Args:
         model: A compiled model.
         folder: The folder of the run.
         keep: How many checkpoints stay: with more than one, a damaged one can be done without.
+        minutes: After how many minutes an epoch has a checkpoint before its end.
     """
 
-    def __init__(self, model: keras.Model, folder: str, *, keep: int = 2):
+    def __init__(
+        self, model: keras.Model, folder: str, *, keep: int = 2, minutes: float = math.inf
+    ):
         super().__init__()
-        self.folder = folder
-        self.epoch = tf.Variable(0, dtype=tf.int64)
+        self.folder, self.minutes = folder, minutes
+        self.terminated, self.last = False, time.monotonic()
+        self.epoch, self.step = (tf.Variable(0, dtype=tf.int64) for _ in range(2))
+        # How many numbers metrics keep is known when they have seen a batch.
+        self.counted = tf.Variable(tf.zeros([0], tf.float64), shape=[None])
         model.optimizer.build(model.trainable_variables)
         self.checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=model.optimizer, epoch=self.epoch
+            model=model,
+            optimizer=model.optimizer,
+            epoch=self.epoch,
+            step=self.step,
+            counted=self.counted,
         )
         self.manager = tf.train.CheckpointManager(
             self.checkpoint, os.path.join(folder, CHECKPOINTS), max_to_keep=keep
         )
 
     def restore(self) -> int:
-        """Restores the last whole checkpoint, if any; returns the number of epochs done."""
+        """Restores the last whole checkpoint, if any; returns the number of epochs done.
+
+        ``step`` says how many steps of the next one are done, too.
+        """
         path = last_checkpoint(self.folder)
         if path is not None:
             self.checkpoint.restore(path)
         return int(self.epoch)
 
+    @contextlib.contextmanager
+    def on_sigterm(self) -> Iterator[None]:
+        """Inside, SIGTERM ends training behind the step that is under way, with a checkpoint."""
+
+        def terminate(*_):
+            self.terminated = True
+
+        # Only the main thread has signals.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, terminate)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Gives the metrics, which Keras has just reset, what they had counted before a kill."""
+        self.first_step = int(self.step)
+        self.now = epoch
+        if not self.first_step:
+            return
+        sizes = [int(np.prod(v.shape)) for v in self._metric_variables()]
+        parts = np.split(self.counted.numpy(), np.cumsum(sizes)[:-1])
+        for variable, part in zip(self._metric_variables(), parts, strict=True):
+            variable.assign(tf.cast(part.reshape(variable.shape), variable.dtype))
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Writes a checkpoint if it is time, or the end."""
+        late = time.monotonic() - self.last > 60.0 * self.minutes
+        if batch + 1 == self.params["steps"] or not (late or self.terminated):
+            return
+        values = [np.ravel(tf.convert_to_tensor(v)) for v in self._metric_variables()]
+        self.counted.assign(np.concatenate(values).astype(np.float64))
+        self._save(self.now, self.first_step + batch + 1, logs)
+
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Writes a checkpoint, whole or not at all; none of a network that has diverged."""
+        """Writes a checkpoint."""
+        self._save(epoch + 1, 0, logs)
+
+    def _save(self, epoch: int, step: int, logs: dict | None) -> None:
+        """Whole or not at all; nothing of a network that has diverged."""
         if not np.isfinite((logs or {}).get("loss", 0.0)):
             return
-        self.epoch.assign(epoch + 1)
+        self.epoch.assign(epoch)
+        self.step.assign(step)
         self.manager.save()
+        self.last = time.monotonic()
+        if self.terminated:
+            raise Terminated(
+                f"terminated after {epoch} epochs and {step} steps; the same command goes on."
+            )
+
+    def _metric_variables(self) -> list:
+        return [variable for metric in self.model.metrics for variable in metric.variables]
 
 
 class History(keras.callbacks.Callback):

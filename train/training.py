@@ -30,6 +30,7 @@ def train(
     splits: data.Splits,
     folder: str,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    **checkpointing,
 ) -> None:
     """Trains a model, from where a killed run was if there was one.
 
@@ -39,22 +40,20 @@ def train(
         splits: Its data.
         folder: The folder of the run.
         callbacks: More of them; they are called when the checkpoint of an epoch is written.
+        **checkpointing: As in ``run_folder.Checkpoints``.
 
     Raises:
         ValueError: If the loss or a weight is no longer finite.
+        run_folder.Terminated: At SIGTERM.
     """
-    checkpoints = run_folder.Checkpoints(model, folder)
-    done = checkpoints.restore()
-    if done:
-        print(f"{folder}: continues after epoch {done} of {settings.epochs}.")
+    checkpoints = run_folder.Checkpoints(model, folder, **checkpointing)
+    done, step = checkpoints.restore(), int(checkpoints.step)
+    steps = len(splits.train) // settings.batch_size
+    if done or step:
+        after = f"after epoch {done} of {settings.epochs}"
+        print(f"{folder}: continues {after}" + (f", step {step} of {steps}." if step else "."))
     if done >= settings.epochs:
         return
-    batches = splits.train.training_batches(
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        epochs=settings.epochs,
-        initial_epoch=done,
-    )
     all_callbacks = [
         *builders.build_callbacks(settings, model, splits.holdout),
         run_folder.History(folder, done),
@@ -63,16 +62,33 @@ def train(
         checkpoints,
         *callbacks,
     ]
+    # Of an epoch that was begun the rest comes first: Keras' epochs are of equal length.
+    legs = [(done, done + 1, step), (done + 1, settings.epochs, 0)]
+    legs = [leg for leg in (legs if step else [(done, settings.epochs, 0)]) if leg[0] < leg[1]]
+    losses = []
     try:
-        history = model.fit(
-            batches,
-            epochs=settings.epochs,
-            initial_epoch=done,
-            steps_per_epoch=len(splits.train) // settings.batch_size,
-            callbacks=all_callbacks,
-            shuffle=False,
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
+        for first, end, skipped in legs:
+            batches = splits.train.training_batches(
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+                epochs=end,
+                initial_epoch=first,
+                initial_step=skipped,
+            )
+            if skipped:
+                # Metrics have no variables before they have seen a batch.
+                model.test_on_batch(*next(iter(batches)))
+            with checkpoints.on_sigterm():
+                history = model.fit(
+                    batches,
+                    epochs=end,
+                    initial_epoch=first,
+                    steps_per_epoch=steps - skipped,
+                    callbacks=all_callbacks,
+                    shuffle=False,
+                    verbose=1 if sys.stdout.isatty() else 2,
+                )
+            losses += history.history["loss"]
     except tf.errors.InvalidArgumentError as error:
         # An attack stops at the first gradient that is not finite.
         if "is not finite" not in str(error):
@@ -82,7 +98,7 @@ def train(
     if broken:
         names = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
         raise ValueError(f"{DIVERGED} {len(broken)} weights are not finite: {names}")
-    if not np.all(np.isfinite(history.history["loss"])):
+    if not np.all(np.isfinite(losses)):
         raise ValueError(f"{DIVERGED} The loss is not finite.")
 
 
@@ -218,7 +234,12 @@ def draw(
 
 
 def run(
-    settings: Settings, splits: data.Splits, folder: str, *, overwrite: bool = False
+    settings: Settings,
+    splits: data.Splits,
+    folder: str,
+    *,
+    overwrite: bool = False,
+    **checkpointing,
 ) -> dict[str, dict[str, float]]:
     """A whole run; what it writes is in ``folder``.
 
@@ -227,6 +248,7 @@ def run(
         splits: Its data.
         folder: The folder of the run, see ``run_folder.open_run``.
         overwrite: Whether to delete another run that is there.
+        **checkpointing: As in ``run_folder.Checkpoints``.
 
     Returns:
         The figures on the test images, rows of the table.
@@ -235,13 +257,14 @@ def run(
         ValueError: If the settings do not fit the data, the folder holds another run, or the loss
             is no longer finite.
         OSError: If the results cannot be written.
+        run_folder.Terminated: At SIGTERM, while it trains.
     """
     start = time.time()
     # All that can be refused is refused before the folder of another run is touched.
     model = builders.build_model(settings, splits)
     run_folder.check_space(folder, model.network.count_params())
     run_folder.open_run(folder, settings, overwrite=overwrite)
-    train(model, settings, splits, folder)
+    train(model, settings, splits, folder, **checkpointing)
     logits, rows, temperature = measure(model, settings, splits)
     draw(model, settings, splits, folder, logits)
     write_results(model, settings, splits, folder, rows, temperature, time.time() - start)

@@ -214,4 +214,5 @@ def test_flags_come_from_a_file_and_an_error_of_tensorflow_is_one_line(tmp_path,
     ((settings, splits, folder), options) = called[0]
     assert settings == Settings(dataset="digits", seed=3, epochs=7, labels="one_hot")
     assert splits.counts() == {"train": 1248, "holdout": 249, "test": 300}
-    assert folder == "runs/digits-augmix-one_hot-seed3" and options == {"overwrite": True}
+    assert folder == "runs/digits-augmix-one_hot-seed3"
+    assert options == {"overwrite": True, "keep": 2, "minutes": 30.0}

@@ -131,6 +131,64 @@ def test_each_draw_of_a_run_that_goes_on_is_that_of_a_whole_run(
             np.testing.assert_array_equal(actual, expected)
 
 
+class Terminating(keras.callbacks.Callback):
+    """Sends SIGTERM while a step of an epoch, both counted from 0, is under way."""
+
+    def __init__(self, epoch: int, step: int):
+        super().__init__()
+        self.at = epoch, step
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if (self.epoch, batch) == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("augmentation", ["augmix", "mixup", "pgd"])
+def test_sigterm_ends_behind_the_step_and_the_rest_is_that_of_a_whole_run(
+    splits, linear, tmp_path, augmentation, capsys
+):
+    settings = _settings(augmentation=augmentation, labels="autolabel", epochs=2, batch_size=32)
+    steps = len(splits.train) // 32
+    assert steps >= 3
+    ends = []
+    for name in ("whole", "terminated"):
+        folder = tmp_path / name
+        folder.mkdir()
+        model = build_model(settings, splits)
+        if name == "terminated":
+            # In the first step, the last but one, the last of an epoch, and the first of the next.
+            for at, message in (
+                ((0, 0), "0 epochs and 1 steps"),
+                ((0, steps - 3), f"0 epochs and {steps - 1} steps"),
+                ((0, 0), "1 epochs and 0 steps"),
+                ((1, 1), "1 epochs and 2 steps"),
+            ):
+                with pytest.raises(run_folder.Terminated, match=message):
+                    train(model, settings, splits, str(folder), [Terminating(*at)])
+                model = build_model(settings, splits)
+        train(model, settings, splits, str(folder))
+        ends.append((model.get_weights(), (folder / "history.csv").read_bytes()))
+    assert f"continues after epoch 1 of 2, step 2 of {steps}." in capsys.readouterr().out
+    (weights, history), (weights_resumed, history_resumed) = ends
+    assert history_resumed == history
+    for expected, actual in zip(weights, weights_resumed, strict=True):
+        np.testing.assert_array_equal(actual, expected)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_checkpoints_inside_an_epoch_come_by_the_clock(splits, linear, tmp_path):
+    settings = _settings(augmentation="none", labels="one_hot", epochs=1, batch_size=32)
+    steps = len(splits.train) // 32
+    for minutes, number in ((0.0, steps), (60.0, 1)):
+        folder = tmp_path / str(minutes)
+        folder.mkdir()
+        train(build_model(settings, splits), settings, splits, str(folder), keep=9, minutes=minutes)
+        assert len(list((folder / "checkpoints").glob("*.index"))) == number
+
+
 def _check_labels(model, settings, folder: Path) -> None:
     """One update of at most ``step_size``, from where each augmentation starts; or no table."""
     if settings.labels != "autolabel":
