@@ -31,7 +31,7 @@ from keras_autolabel.checks import (
     check_values,
     parts_of,
 )
-from keras_autolabel.distribution import ONE_FOR_ALL_REPLICAS, replicas
+from keras_autolabel.distribution import ONE_FOR_ALL_REPLICAS, check_strategy, replicas
 from keras_autolabel.export import save_for_serving
 from keras_autolabel.labels import LabelTable, OneHot
 from keras_autolabel.losses import SoftTargetLoss
@@ -102,6 +102,7 @@ class AutoLabelModel(keras.Model):
     ) -> None:
         # autocast would round float images to bfloat16 under mixed precision, and uint8 ones not.
         super().__init__(name=name, autocast=False)
+        check_strategy()
         check_arguments(num_classes, seed, value_range)
         check_augmentation(augmentation)
         check_construction(network, value_range)
