@@ -57,7 +57,7 @@ def imports_of(folder: str) -> set[str]:
 def needed_by(folder: str) -> set[str]:
     """The labels that a folder's target must depend on, and no others."""
     names = imports_of(folder)
-    outside = names - set(sys.stdlib_module_names) - OPTIONAL - {*PACKAGES, "tests"}
+    outside = names - set(sys.stdlib_module_names) - OPTIONAL - {*PACKAGES, "benchmarks", "tests"}
     distributions = set().union(*(DISTRIBUTIONS.get(name, {name}) for name in outside))
     return {f":{name}" for name in names & set(PACKAGES)} | {f"@pypi//{x}" for x in distributions}
 
