@@ -4,8 +4,7 @@
 
 The step is that of a network with gradients of all its weights; loss functions alone are measured
 with the gradient of the logits. Dense targets are what ``keras.losses.CategoricalCrossentropy``
-takes; the lower bound, hard labels, reads no table. Memory is by how much a call raises that of the
-process at its highest (Linux).
+takes; hard labels read no table.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from absl import app
 from tensorflow import keras
 
 import keras_autolabel as kal
-from benchmarks.rounds import FLAGS, Case, Way, benchmark, peak_megabytes
+from benchmarks.rounds import FLAGS, Case, Way, benchmark
 from keras_autolabel.batch import AugmentedBatch, label_rows
 from train.small_resnet import small_resnet
 
@@ -54,7 +53,7 @@ def losses(classes: int) -> dict[str, Callable[[AugmentedBatch, tf.Tensor], tf.T
     }
 
 
-NOTES = {"hard labels": "lower bound"}
+NOTES = {"hard labels": "less: no soft labels"}
 
 
 def train_step(network: keras.Model, batch: AugmentedBatch, loss: Callable) -> Callable[[], None]:
@@ -89,11 +88,6 @@ def loss_and_gradient(
     return run
 
 
-def memory(run: Callable) -> str:
-    """The peak of a call."""
-    return f"memory +{peak_megabytes(run):.0f} MB"
-
-
 def cases() -> Iterator[Case]:
     """Steps of two networks, then the loss alone by the number of classes and the batch."""
     rng = np.random.default_rng(FLAGS.seed)
@@ -125,7 +119,7 @@ def _alone(size: int, classes: int, grows: tuple[str, float]) -> Case:
     logits = tf.constant(rng.normal(size=[size, classes]).astype(np.float32))
     batch = batch_of(np.zeros([size, 1], np.float32), classes)
     ways = [
-        Way(name, partial(loss_and_gradient, logits, batch, loss), memory)
+        Way(name, partial(loss_and_gradient, logits, batch, loss))
         for name, loss in losses(classes).items()
     ]
     return Case("loss and gradient", ways, size, unit="row", grows=grows)

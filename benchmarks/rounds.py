@@ -5,7 +5,6 @@ round: what else the machine does meets all of them. On one core, seconds of the
 counted, which leave out what the machine does for others.
 """
 
-import ctypes
 import json
 import os
 import pathlib
@@ -157,21 +156,6 @@ def seconds_of(run: Callable[[], int | None], clock: Callable[[], float]) -> flo
     while (spent := clock() - start) < least or not count:
         count += run() or 1
     return spent / count
-
-
-def peak_megabytes(run: Callable[[], object]) -> float:
-    """By how much a call raises the memory of the process, at its highest; Linux alone."""
-    ctypes.CDLL(None).malloc_trim(0)  # What was freed before would be taken without a trace.
-    pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    before = _status("VmRSS")
-    run()
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(name: str) -> int:
-    lines = pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    (kilobytes,) = (line.split()[1] for line in lines if line.startswith(name))
-    return int(kilobytes)
 
 
 def table_row(row: dict[str, Any]) -> str:

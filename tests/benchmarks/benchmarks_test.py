@@ -37,8 +37,10 @@ def fixture_folder(tmp_path_factory) -> Path:
 
 
 def test_the_names_are_all_that_there_are():
-    sources = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
-    assert sources - {"__init__", "rounds", "severity"} == set(NAMES)
+    sources = (ROOT / "benchmarks").glob("*.py")
+    # The others are studies of how well labels are learned.
+    timed = {path.stem for path in sources if "benchmark(" in path.read_text("utf-8")}
+    assert timed - {"rounds"} == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
