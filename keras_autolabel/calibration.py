@@ -11,7 +11,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_autolabel.batch import MARK, check_whole, known_classes, refused_in_one_line
+from keras_autolabel.batch import (
+    MARK,
+    check_numbers,
+    check_whole,
+    known_classes,
+    refused_in_one_line,
+)
 
 NO_PROBABILITIES = (
     f"{MARK}Rows of probabilities must be in [0, 1] and sum to 1: apply tf.nn.softmax to logits, "
@@ -135,6 +141,28 @@ def calibration_of(sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     return ece, conf, acc
 
 
+def noise_floor_of(sums: tf.Tensor) -> tf.Tensor:
+    """The noise floor of the ECE of ``calibration_of``; see ``noise_floor``.
+
+    The confidences of a bin, ``1/num_bins`` wide, count as their mean.
+
+    Args:
+        sums: float [..., num_bins, 3], of weights that are 1 or 0.
+
+    Returns:
+        float [...] in [0, 1]; NaN where there is no example.
+
+    Example:
+        >>> sums = calibration_sums([0] * 1000, [[0.65, 0.35]] * 1000)
+        >>> round(float(noise_floor_of(sums)[0]), 4)
+        0.012
+    """
+    count, confidence, _ = tf.unstack(sums, axis=-1)
+    variance = tf.maximum(confidence - tf.math.divide_no_nan(confidence**2, count), 0.0)
+    noise = tf.reduce_sum(tf.sqrt(variance * 2.0 / np.pi), axis=-1)
+    return noise / tf.reduce_sum(count, axis=-1)
+
+
 def expected_calibration_error(
     labels: tf.Tensor, probabilities: tf.Tensor, *, num_bins: int = 15
 ) -> tf.Tensor:
@@ -149,13 +177,14 @@ def expected_calibration_error(
         float32 scalar in [0, 1]; NaN without examples.
 
     Raises:
-        ValueError, tf.errors.InvalidArgumentError: If rows are no probabilities (logits, say), or
-            labels no classes of theirs.
+        ValueError, tf.errors.InvalidArgumentError: If rows are no probabilities (logits, say),
+            labels no classes of theirs, or ``num_bins`` is below 1.
 
     Example:
         >>> float(expected_calibration_error([0, 1], [[0.75, 0.25], [0.75, 0.25]]))
         0.25
     """
+    check_whole(1, num_bins=num_bins)
     labels, probabilities = check_predictions(labels, probabilities)
     ece, _, _ = calibration_of(calibration_sums(labels, probabilities, num_bins=num_bins))
     return ece[0]
@@ -231,8 +260,8 @@ def noise_floor(confidence: np.ndarray, *, num_bins: int = 15) -> float:
 
     Were each prediction right with the probability that its confidence says, the sum of
     ``correct − confidence`` in a bin would have the mean 0 and the variance ``Σ c·(1 − c)``; of a
-    normal distribution, |x| has the mean ``σ·√(2/π)``. From 1,000 examples on, this is within 2 %
-    of the mean over drawn labels, as is the mean of 200 draws; for 100 examples it is within 7 %.
+    normal distribution, ``|x|`` has the mean ``σ·√(2/π)``. From 1,000 examples on, this is within
+    2 % of the mean over drawn labels, as is the mean of 200 draws; for 100 examples within 7 %.
 
     Args:
         confidence: float [M].
@@ -498,6 +527,7 @@ def bootstrap_interval(
     lengths = {len(x) for arrays in models for x in arrays}
     if len(lengths) != 1 or 0 in lengths:
         raise ValueError(f"Arrays must be of one length, 1 at least. Received: {sorted(lengths)}")
+    check_numbers(level=level)
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must be inside (0, 1). Received: level={level!r}")
     check_whole(1, num_draws=num_draws)

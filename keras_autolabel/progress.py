@@ -1,24 +1,36 @@
-"""What an epoch logs of its labels: all of it into the history, one figure onto the screen."""
+"""What an epoch logs of its labels: all of it into history and TensorBoard, a figure on screen."""
 
+import functools
+import os
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
+import tensorflow as tf
 from tensorflow import keras
 
 # The figures of single buckets, and of the hold-out, begin with these.
 DETAILS = ("label_confidence_", "holdout_")
+# Side of a bucket in TensorBoard's picture of the label table, in pixels.
+CELL = 32
 
 
 class LabelLogs(keras.callbacks.Callback):
-    """Keeps the figures of every bucket off Keras' progress line; ``fit`` puts it behind History.
+    """Keeps the figures of every bucket off Keras' progress line, and in TensorBoard together.
+
+    ``fit`` puts it behind History and before every ``keras.callbacks.TensorBoard``, beside whose
+    runs ``train`` and ``validation`` it writes one more, ``labels``: the figures as scalars
+    ``labels/<name>``, and the table as the picture ``labels/table``, see ``table_picture``.
 
     Args:
         forgotten: Whether a label table has no callback that updates it.
+        log_dirs: The folders of TensorBoard.
     """
 
-    def __init__(self, *, forgotten: bool) -> None:
+    def __init__(self, *, forgotten: bool, log_dirs: Sequence[str] = ()) -> None:
         super().__init__()
         self.forgotten = forgotten
+        self.log_dirs = log_dirs
 
     @classmethod
     def around(
@@ -32,19 +44,27 @@ class LabelLogs(keras.callbacks.Callback):
 
         Returns:
             Those that update labels, all others in their order, Keras' ``History`` if there is
-            none yet, and a ``LabelLogs``.
+            none yet, a ``LabelLogs``, and those of TensorBoard.
         """
-        updates = [getattr(callback, "updates_labels", False) for callback in callbacks]
-        first = [c for c, is_first in zip(callbacks, updates, strict=True) if is_first]
-        others = [c for c, is_first in zip(callbacks, updates, strict=True) if not is_first]
+        first, others, boards = [], [], []
+        for callback in callbacks:
+            if getattr(callback, "updates_labels", False):
+                first.append(callback)
+            elif isinstance(callback, keras.callbacks.TensorBoard):
+                boards.append(callback)
+            else:
+                others.append(callback)
         if not any(isinstance(callback, keras.callbacks.History) for callback in others):
             others.append(keras.callbacks.History())
-        return [*first, *others, cls(forgotten=learns and not first)]
+        logs = cls(forgotten=learns and not first, log_dirs=[board.log_dir for board in boards])
+        return [*first, *others, logs, *boards]
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Drops what the history has by now, and warns once of labels that nothing updates."""
-        for name in [name for name in logs or () if name.startswith(DETAILS)]:
-            del logs[name]
+        """Takes out what the history has by now, and warns once of labels that nothing updates."""
+        names = [name for name in logs or () if name.startswith(DETAILS)]
+        details = {name: logs.pop(name) for name in names}
+        if details:
+            self._write(details, epoch)
         if self.forgotten:
             self.forgotten = False
             warnings.warn(
@@ -53,3 +73,40 @@ class LabelLogs(keras.callbacks.Callback):
                 "label_policy that is fixed.",
                 stacklevel=2,
             )
+
+    def _write(self, details: dict[str, float], epoch: int) -> None:
+        for writer in self._writers:
+            with writer.as_default(epoch):
+                for name, value in details.items():
+                    tf.summary.scalar(f"labels/{name}", value)
+                table = getattr(self.model.label_policy, "confidence", None)
+                if table is not None:
+                    table = tf.convert_to_tensor(table).numpy()
+                    picture = table_picture(table, self.model.num_classes)
+                    tf.summary.image("labels/table", picture[np.newaxis])
+            writer.flush()
+
+    @functools.cached_property
+    def _writers(self) -> list[tf.summary.SummaryWriter]:
+        # Each makes its file at once: none for labels that nothing logs.
+        folders = [os.path.join(log_dir, "labels") for log_dir in self.log_dirs]
+        return [tf.summary.create_file_writer(folder) for folder in folders]
+
+
+def table_picture(table: np.ndarray, num_classes: int) -> np.ndarray:
+    """A label table in grey: white is a label of 1, black one of 1/K, which knows nothing.
+
+    Args:
+        table: Float [N] or [D, N], a row for each depth, buckets from left to right.
+        num_classes: K.
+
+    Returns:
+        uint8 [32·D, 32·N, 1].
+
+    Example:
+        >>> table_picture(np.array([1.0, 0.55, 0.1]), num_classes=10)[0, ::32, 0].tolist()
+        [255, 128, 0]
+    """
+    share = (np.atleast_2d(table) * num_classes - 1.0) / (num_classes - 1.0)
+    grey = np.round(255.0 * np.clip(share, 0.0, 1.0)).astype(np.uint8)
+    return np.kron(grey, np.ones([CELL, CELL], np.uint8))[..., np.newaxis]

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 import keras_autolabel as kal
-from tests.conftest import linear_network, numpy_calibration, numpy_softmax
+from tests.conftest import linear_network, numpy_calibration, numpy_softmax, summaries
 
 KERAS_3 = hasattr(keras, "ops")
 ROOT = pathlib.Path(__file__).parents[1]
@@ -86,29 +86,37 @@ def test_early_stopping_brings_back_the_best_weights_and_their_labels():
     assert np.any(watching.labels[0] != watching.labels[2])
 
 
-def _scalars(folder) -> dict[str, list[float]]:
-    """What TensorBoard's event files hold of each epoch, by tag."""
-    found = {}
-    for path in folder.rglob("*.tfevents.*"):
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            for value in tf.compat.v1.Event.FromString(record).summary.value:
-                if value.tag.startswith("epoch_"):
-                    found.setdefault(value.tag, []).append(float(tf.make_ndarray(value.tensor)))
-    return found
-
-
-def test_tensorboard_draws_the_labels(tmp_path):
+def test_tensorboard_has_the_labels_in_one_group_and_a_picture_of_them(tmp_path):
     model = kal.AutoLabelModel(linear_network(SHAPE, 3), kal.AugMix(num_buckets=2), num_classes=3)
     model.compile(keras.optimizers.SGD(0.1))
     auto = kal.AutoLabel((IMAGES, LABELS), step_size=0.2)
     board = keras.callbacks.TensorBoard(str(tmp_path), write_graph=False)
-    model.fit(IMAGES, LABELS, epochs=2, verbose=0, callbacks=[board, auto])
-    found = _scalars(tmp_path)
-    labels = np.stack([entry["label"] for entry in auto.history])
-    np.testing.assert_allclose(found["epoch_label_mean"], labels.mean(axis=(1, 2)), rtol=1e-6)
-    for depth, bucket in np.ndindex(3, 2):
-        scalars = found[f"epoch_label_confidence_{depth}_{bucket}"]
-        np.testing.assert_allclose(scalars, labels[:, depth, bucket], rtol=1e-6)
+    history = model.fit(IMAGES, LABELS, epochs=2, verbose=0, callbacks=[board, auto]).history
+    found = summaries(tmp_path / "labels")
+    details = {name for name in history if name.startswith(("label_confidence_", "holdout_"))}
+    assert len(details) == 4 * 6 + 3
+    assert {tag for tag, _ in found} == {"labels/table", *(f"labels/{name}" for name in details)}
+    for epoch, entry in enumerate(auto.history):
+        for name in details:
+            value = float(tf.make_ndarray(found[f"labels/{name}", epoch].tensor))
+            assert value == pytest.approx(history[name][epoch], rel=1e-6)
+        width, height, picture = tf.make_ndarray(found["labels/table", epoch].tensor)
+        assert (int(width), int(height)) == (64, 96)
+        # White is 1, black is 1/3.
+        grey = tf.io.decode_png(picture).numpy()[16::32, 16::32, 0]
+        np.testing.assert_allclose(1 / 3 + grey / 255 * 2 / 3, entry["label"], atol=0.5 / 255)
+    # Keras' own run has what is no detail, once.
+    others = {tag for tag, _ in summaries(tmp_path / "train") if tag.startswith("epoch_")}
+    assert {"epoch_loss", "epoch_label_mean"} <= others
+    assert not any("label_confidence" in tag or "holdout" in tag for tag in others)
+
+
+def test_tensorboard_without_labels_to_learn_is_that_of_keras(tmp_path):
+    model = kal.AutoLabelModel(linear_network(SHAPE, 3), num_classes=3)
+    model.compile(keras.optimizers.SGD(0.1))
+    board = keras.callbacks.TensorBoard(str(tmp_path), write_graph=False)
+    model.fit(IMAGES, LABELS, verbose=0, callbacks=[board])
+    assert [path.name for path in tmp_path.iterdir()] == ["train"]
 
 
 @pytest.mark.skipif(not KERAS_3, reason="Keras 2 has no LoRA")

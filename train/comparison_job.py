@@ -21,7 +21,7 @@ import data
 import keras_autolabel as kal
 from data import corrupted_sets
 from keras_autolabel import plots
-from train import builders, command_line, comparison, run_folder, training
+from train import builders, command_line, comparison, hparams, run_folder, training
 from train.choices import AUGMENTATIONS
 from train.evaluation import Row, figures_of, mean_over_corruptions, robust_accuracy
 from train.page_svg import drawn_svg
@@ -31,7 +31,7 @@ from train.settings import Settings
 
 ROWS = 500
 # What logits are divided by: nothing, or what was fitted on the hold-out, clean or augmented.
-TEMPERATURES = ("none", "clean_holdout", "augmented_holdout")
+TEMPERATURES = (*training.TEMPERATURES, "augmented_holdout")
 # Keeps the draws of the augmented hold-out apart from all others.
 AUGMENTED_STREAM = 2_000_003
 CLEAN = ("none", 0)
@@ -277,6 +277,13 @@ def run(folder: str, job: comparison.Job, *, attacked: bool, threads: int) -> No
     table = builders.label_table(model)
     if table is not None:
         draw_figure_1(model, splits, here, name=job.method, seed=job.seed)
+    figures = figures_in(rows)
+    # A temperature changes no prediction.
+    under_attack = {f"accuracy_at_{epsilon}": share for epsilon, share in (robust or {}).items()}
+    for name, of_name in figures.items():
+        page = os.path.join(here, training.BOARD, "hparams", name)
+        row = of_name | under_attack
+        hparams.write(page, settings, row, method=job.method, temperature=name)
     np.savez_compressed(os.path.join(here, PREDICTIONS), **arrays)
     run_folder.write_json(
         os.path.join(here, comparison.JOB),
@@ -289,7 +296,7 @@ def run(folder: str, job: comparison.Job, *, attacked: bool, threads: int) -> No
             "seconds_to_measure": round(time.time() - start, 1),
             "threads": threads,
             "temperatures": dict(zip(TEMPERATURES, temperatures, strict=True)),
-            "figures": figures_in(rows),
+            "figures": figures,
             "robust_accuracy": robust,
             "label_table": None if table is None else table.tolist(),
             "versions": versions(),

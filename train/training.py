@@ -13,7 +13,7 @@ import data
 import keras_autolabel as kal
 from keras_autolabel import plots
 from keras_autolabel.checks import names_of_non_finite
-from train import builders, run_folder
+from train import builders, hparams, run_folder
 from train.evaluation import figures_of
 from train.reasons import reason_of
 from train.report import versions
@@ -21,6 +21,9 @@ from train.settings import Settings
 
 PREDICT_ROWS = 500
 CALIBRATION = ("ece", "accuracy", "confidence")
+BOARD = "tensorboard"
+# How logits were divided: not at all, or by a temperature fitted on the clean hold-out.
+TEMPERATURES = ("none", "clean_holdout")
 DIVERGED = "Training has diverged; lower --learning_rate."
 
 
@@ -57,7 +60,7 @@ def train(
     all_callbacks = [
         *builders.build_callbacks(settings, model, splits.holdout),
         run_folder.History(folder, done),
-        keras.callbacks.TensorBoard(os.path.join(folder, "tensorboard"), write_graph=False),
+        keras.callbacks.TensorBoard(os.path.join(folder, BOARD), write_graph=False),
         keras.callbacks.TerminateOnNaN(),
         checkpoints,
         *callbacks,
@@ -267,5 +270,8 @@ def run(
     train(model, settings, splits, folder, **checkpointing)
     logits, rows, temperature = measure(model, settings, splits)
     draw(model, settings, splits, folder, logits)
+    for name, figures in zip(TEMPERATURES, rows.values(), strict=False):
+        page = os.path.join(folder, BOARD, "hparams", name)
+        hparams.write(page, settings, figures, temperature=name)
     write_results(model, settings, splits, folder, rows, temperature, time.time() - start)
     return rows

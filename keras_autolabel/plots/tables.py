@@ -33,8 +33,8 @@ def plot_label_history(labels: np.ndarray, *, row_names: Sequence[str] | None = 
     lines over the epochs instead, one for each row.
 
     Args:
-        labels: float [epochs, *bucket_shape] in [0, 1], the table after each epoch (``label`` of
-            each entry of ``AutoLabel.history``, stacked).
+        labels: float ``[epochs, *bucket_shape]`` in [0, 1], the table after each epoch (``label``
+            of each entry of ``AutoLabel.history``, stacked).
         row_names: Names of the rows of the table; None: "depth 1", …
 
     Returns:

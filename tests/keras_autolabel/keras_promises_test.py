@@ -51,21 +51,27 @@ def _adam(**options):
 
 # Each: the optimizer, the arguments of compile, those of fit.
 PROMISES = {
-    "nothing": (_sgd, {}, {}),
-    "regularisation": (_sgd, {}, {"regularizer": keras.regularizers.L2(0.1)}),
-    "use_ema": (lambda: _adam(use_ema=True, ema_momentum=0.7), {}, {}),
-    "clipnorm": (lambda: _adam(clipnorm=0.01), {}, {}),
-    "steps_per_execution": (_sgd, {"steps_per_execution": 3}, {}),
-    "run_eagerly": (_sgd, {"run_eagerly": True}, {}),
-    "class_weight": (_sgd, {}, {"class_weight": {0: 0.3, 1: 2.0, 2: 1.0}}),
-    "sample_weight": (_sgd, {}, {"sample_weight": np.linspace(0.0, 2.0, 48)}),
-    "weighted_metrics": (
+    "regularisation, validation_split": (
+        _sgd,
+        {},
+        {"regularizer": keras.regularizers.L2(0.1), "validation_split": 0.25},
+    ),
+    "use_ema, clipnorm": (lambda: _adam(use_ema=True, ema_momentum=0.7, clipnorm=0.01), {}, {}),
+    "steps_per_execution, an uneven last batch": (
+        _sgd,
+        {"steps_per_execution": 3},
+        {"batch_size": 13},
+    ),
+    "run_eagerly, class_weight": (
+        _sgd,
+        {"run_eagerly": True},
+        {"class_weight": {0: 0.3, 1: 2.0, 2: 1.0}},
+    ),
+    "sample_weight, weighted_metrics": (
         _sgd,
         {"weighted_metrics": ["accuracy"]},
         {"sample_weight": np.linspace(0.0, 2.0, 48)},
     ),
-    "validation_split": (_sgd, {}, {"validation_split": 0.25}),
-    "an uneven last batch": (_sgd, {}, {"batch_size": 13}),
 }
 if KERAS_3:
     PROMISES["gradient_accumulation_steps"] = (lambda: _adam(gradient_accumulation_steps=3), {}, {})

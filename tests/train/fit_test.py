@@ -9,8 +9,8 @@ from tensorflow import keras
 
 import data
 import keras_autolabel as kal
-from tests.conftest import numpy_calibration
-from tests.train.conftest import SMALL_RUN, flags_of_fit
+from tests.conftest import numpy_calibration, summaries
+from tests.train.conftest import SMALL_RUN, flags_of_fit, settings_on_the_page
 from train import fit, training
 from train.image_network import ImageNetwork
 from train.report import table_of
@@ -26,6 +26,7 @@ MISTAKES = {
         ["--dataset=cifar10", "--data_dir=/nowhere"],
         "/nowhere/cifar10.* tfds build cifar10",
     ),
+    "a folder that would not be read": (["--data_dir=/nowhere"], "/nowhere"),
     "too many examples": (["--train_examples=5000"], "Received: 5000"),
     "batch too large": (["--batch_size=1249"], "--batch_size=1249 .*1248 training images"),
     "network does not fit": (["--network=resnet50"], "at least 32 pixels.*16, 16, 1"),
@@ -107,16 +108,32 @@ def test_history_has_each_epoch_once_and_the_table(metrics, history):
 
 
 def test_tensorboard_has_what_the_history_has(finished_run, history):
-    (events,) = (finished_run[0] / "tensorboard" / "train").glob("events.out.*")
-    logged = {}
-    for record in tf.data.TFRecordDataset(str(events)).as_numpy_iterator():
-        event = tf.compat.v1.Event.FromString(record)
-        for value in event.summary.value:
-            logged[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+    board = finished_run[0] / "tensorboard"
+    logged = summaries(board / "train") | summaries(board / "labels")
     for row in history:
-        epoch = int(row["epoch"])
-        for name in ("loss", "label_confidence_0", "holdout_ece_1"):
-            assert logged[f"epoch_{name}", epoch] == pytest.approx(row[name], rel=1e-6)
+        for tag, name in (
+            ("epoch_loss", "loss"),
+            ("labels/label_confidence_0", "label_confidence_0"),
+            ("labels/holdout_ece_1", "holdout_ece_1"),
+        ):
+            value = float(tf.make_ndarray(logged[tag, int(row["epoch"])].tensor))
+            assert value == pytest.approx(row[name], rel=1e-6)
+
+
+def test_tensorboard_has_the_settings_beside_the_figures(finished_run, metrics):
+    pages = {path.name: path for path in (finished_run[0] / "tensorboard" / "hparams").iterdir()}
+    assert list(sorted(pages)) == ["clean_holdout", "none"]
+    for name, figures in zip(("none", "clean_holdout"), metrics["figures"].values(), strict=True):
+        found = summaries(pages[name])
+        settings = settings_on_the_page(found)
+        assert settings.pop("temperature") == name
+        assert settings == {name: metrics["settings"][name] for name in settings}
+        # Those that mixup and its labels read, and no others.
+        assert {"beta", "num_buckets", "step_size", "learning_rate"} <= set(settings)
+        assert not {"epsilon", "severity", "smoothing", "image_size"} & set(settings)
+        values = {tag: value for (tag, step), value in found.items() if step == 8}
+        for figure, value in figures.items():
+            assert float(tf.make_ndarray(values[figure].tensor)) == pytest.approx(value, rel=1e-6)
 
 
 def test_screen_shows_the_table_of_the_metrics(finished_run, metrics):

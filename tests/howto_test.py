@@ -1,0 +1,35 @@
+"""The code of docs/howto/ runs, page by page, and prints what the pages say that it prints."""
+
+import contextlib
+import io
+import pathlib
+import re
+
+import pytest
+
+PAGES = sorted((pathlib.Path(__file__).parents[1] / "docs" / "howto").glob("*.md"))
+# A block of text behind one of Python is what it prints.
+BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+# What the code of a page imports beside what every test has.
+NEEDS = {"export": ("onnxruntime", "tf2onnx")}
+
+
+def test_the_pages_are_found():
+    assert {"choosing", "custom_training_loop", "export"} <= {page.stem for page in PAGES}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    for name in NEEDS.get(page.stem, ()):
+        pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)
+    names, printed = {"__name__": page.stem}, ""
+    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+    assert "python" in dict(blocks)
+    for language, block in blocks:
+        if language == "text":
+            assert printed == block
+            continue
+        with contextlib.redirect_stdout(io.StringIO()) as stream:
+            exec(compile(block, page.name, "exec"), names)
+        printed = stream.getvalue()
