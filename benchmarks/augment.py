@@ -181,22 +181,25 @@ def by_addons(images: np.ndarray) -> Callable[[], object]:
     import tensorflow_addons as tfa
 
     side = images.shape[1]
+    sheared = partial(tfa.image.transform, interpolation="bilinear")
     operations = [
         lambda x, _: tfa.image.equalize(x),
         lambda x, level: tfa.image.rotate(x, 0.52 * level, "bilinear"),
-        lambda x, level: tfa.image.shear_x(x, 0.3 * level, 0),
-        lambda x, level: tfa.image.shear_y(x, 0.3 * level, 0),
+        lambda x, level: sheared(x, [1.0, 0.3 * level, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]),
+        lambda x, level: sheared(x, [1.0, 0.0, 0.0, 0.3 * level, 1.0, 0.0, 0.0, 0.0]),
         lambda x, level: tfa.image.translate(x, [level * side / 3, 0.0], "bilinear"),
         lambda x, level: tfa.image.translate(x, [0.0, level * side / 3], "bilinear"),
     ]
 
     def augmix(image):
-        chain = image
-        for _ in tf.range(tf.random.uniform([], 1, 4, tf.int32)):
+        def step(index, chain):
             level = tf.random.uniform([], -0.3, 0.3)
             number = tf.random.uniform([], 0, len(operations), tf.int32)
             made = [partial(apply, chain, level) for apply in operations]
-            chain = tf.ensure_shape(tf.switch_case(number, made), image.shape)
+            return index + 1, tf.ensure_shape(tf.switch_case(number, made), image.shape)
+
+        depth = tf.random.uniform([], 1, 4, tf.int32)
+        _, chain = tf.while_loop(lambda index, _: index < depth, step, (0, image))
         weight = tf.random.uniform([])
         clean, moved = (tf.cast(x, tf.float32) / 255.0 for x in (image, chain))
         return weight * clean + (1.0 - weight) * moved

@@ -63,7 +63,10 @@ def streamed(labels: np.ndarray, probabilities: np.ndarray) -> Callable[[], floa
         (tf.constant(labels[i : i + STREAMED]), tf.constant(probabilities[i : i + STREAMED]))
         for i in range(0, len(labels), STREAMED)
     ]
-    add = tf.function(metric.update_state)
+
+    @tf.function
+    def add(labels, probabilities):
+        metric.update_state(labels, probabilities)
 
     def ece():
         metric.reset_state()
