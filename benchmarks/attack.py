@@ -20,7 +20,7 @@ from tensorflow import keras
 
 import data
 import keras_autolabel as kal
-from benchmarks.rounds import FLAGS, Case, Way, benchmark, seconds_of
+from benchmarks.rounds import FLAGS, Case, Way, benchmark, define_flags, seconds_of
 from train.small_resnet import small_resnet
 
 EPSILON = 8 / 255
@@ -226,4 +226,5 @@ def evaluation(attacked: tuple) -> Case:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(lambda argv: benchmark("attack", cases, argv))

@@ -23,7 +23,7 @@ from sklearn.datasets import load_sample_image
 from tensorflow import keras
 
 import keras_autolabel as kal
-from benchmarks.rounds import FLAGS, Case, Way, benchmark
+from benchmarks.rounds import FLAGS, Case, Way, benchmark, define_flags
 from keras_autolabel.augment.augmix import AUGMIX_OPERATIONS
 
 # Pixels of a batch, and images at most.
@@ -299,4 +299,5 @@ def growth() -> Iterator[Case]:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(lambda argv: benchmark("augment", cases, argv))

@@ -13,7 +13,7 @@ import numpy as np
 from absl import app
 
 from benchmarks.augment import crops
-from benchmarks.rounds import FLAGS, Case, Way, benchmark
+from benchmarks.rounds import FLAGS, Case, Way, benchmark, define_flags
 from data.corruptions import corrupt
 from data.corruptions.severities import ALL19
 
@@ -61,4 +61,5 @@ def _case(what: str, images: np.ndarray, name: str, grows: tuple | None = None) 
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(lambda argv: benchmark("corrupt", cases, argv))

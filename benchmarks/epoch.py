@@ -16,7 +16,7 @@ from absl import app
 from tensorflow import keras
 
 import keras_autolabel as kal
-from benchmarks.rounds import FLAGS, Case, Way, benchmark
+from benchmarks.rounds import FLAGS, Case, Way, benchmark, define_flags
 from train.small_resnet import small_resnet
 
 TRAIN, HOLDOUT, BATCH, CLASSES = 45_000, 5_000, 128, 10
@@ -108,4 +108,5 @@ def _grown(buckets: int, holdout: int, grows: tuple[str, float]) -> Case:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(lambda argv: benchmark("epoch", cases, argv))

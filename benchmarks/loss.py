@@ -16,7 +16,7 @@ from absl import app
 from tensorflow import keras
 
 import keras_autolabel as kal
-from benchmarks.rounds import FLAGS, Case, Way, benchmark
+from benchmarks.rounds import FLAGS, Case, Way, benchmark, define_flags
 from keras_autolabel.batch import AugmentedBatch, label_rows
 from train.small_resnet import small_resnet
 
@@ -126,4 +126,5 @@ def _alone(size: int, classes: int, grows: tuple[str, float]) -> Case:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(lambda argv: benchmark("loss", cases, argv))

@@ -20,7 +20,7 @@ import tensorflow as tf
 from absl import app
 
 import keras_autolabel as kal
-from benchmarks.rounds import FLAGS, Case, Way, benchmark
+from benchmarks.rounds import FLAGS, Case, Way, benchmark, define_flags
 
 BINS = 15
 STREAMED = 10_000
@@ -142,4 +142,5 @@ def _case(what: str, size: int, classes: int, grows: tuple[str, float] | None = 
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(lambda argv: benchmark("metrics", cases, argv))

@@ -21,18 +21,21 @@ from tensorflow import keras
 
 from keras_autolabel.plots.style import line_style, new_figure, tidy
 
-flags.DEFINE_integer("rounds", 5, "Rounds, of which the median is printed.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Seed of what is drawn.", lower_bound=0)
-flags.DEFINE_integer(
-    "cores",
-    1,
-    "Threads. With 1, seconds of the processor are counted; with more, those of the clock.",
-    lower_bound=1,
-)
-flags.DEFINE_boolean("tiny", False, "Only whether it runs: sizes whose times mean nothing.")
-flags.DEFINE_string("output_dir", None, "Where to write JSON of all rounds, and a plot.")
-
 FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Defines what every benchmark takes; a module that is merely imported defines nothing."""
+    flags.DEFINE_integer("rounds", 5, "Rounds, of which the median is printed.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Seed of what is drawn.", lower_bound=0)
+    flags.DEFINE_integer(
+        "cores",
+        1,
+        "Threads. With 1, seconds of the processor are counted; with more, those of the clock.",
+        lower_bound=1,
+    )
+    flags.DEFINE_boolean("tiny", False, "Only whether it runs: sizes whose times mean nothing.")
+    flags.DEFINE_string("output_dir", None, "Where to write JSON of all rounds, and a plot.")
 
 
 def _children() -> float:

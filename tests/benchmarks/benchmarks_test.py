@@ -14,6 +14,7 @@ NAMES = ("attack", "augment", "corrupt", "epoch", "loss", "metrics")
 DRIVER = """
 import importlib, sys
 from benchmarks import rounds
+rounds.define_flags()
 rounds.FLAGS(["benchmarks", "--tiny", "--rounds=1", f"--output_dir={sys.argv[1]}"])
 for name in sys.argv[2:]:
     rounds.benchmark(name, importlib.import_module(f"benchmarks.{name}").cases, [name])

@@ -1,17 +1,16 @@
 """Rounds, ratios and rows of benchmarks, with clocks that are wound by hand."""
 
+import types
+
 import pytest
-from absl.testing import flagsaver
 
 from benchmarks import rounds
 
 
 @pytest.fixture(name="flags")
-def fixture_flags():
-    saved = flagsaver.save_flag_values()
-    rounds.FLAGS(["benchmarks", "--rounds=3"])
-    yield
-    flagsaver.restore_flag_values(saved)
+def fixture_flags(monkeypatch):
+    values = {"rounds": 3, "seed": 0, "cores": 1, "tiny": False, "output_dir": None}
+    monkeypatch.setattr(rounds, "FLAGS", types.SimpleNamespace(**values))
 
 
 def test_ways_take_turns_and_are_compared_round_by_round(flags, monkeypatch):

@@ -9,9 +9,9 @@ from tests.conftest import Dimming, linear_network, numpy_calibration, numpy_sof
 SHAPE = (8, 8, 1)
 
 
-def _model(augmentation=None, *, seed=0, run_eagerly=True) -> AutoLabelModel:
+def _model(augmentation=None, *, seed=0, scale=0.3, run_eagerly=True) -> AutoLabelModel:
     # A graph of the train step takes most of the time: where nothing depends on it, there is none.
-    network = linear_network(SHAPE, 10, scale=0.3)
+    network = linear_network(SHAPE, 10, scale=scale)
     augmentation = augmentation or Dimming()
     model = AutoLabelModel(network, augmentation, num_classes=10, seed=seed)
     model.compile(keras.optimizers.SGD(0.05), run_eagerly=run_eagerly)

@@ -115,8 +115,9 @@ def _of_another_network(folder):
     ("change", "message"),
     [
         (
-            lambda folder: _cut(next((folder / "checkpoints").glob("*.data*"))),
-            "checkpoint .*ckpt-8 is damaged or of another",
+            # Damaged ones are named and skipped; here it is each of them.
+            lambda folder: [_cut(path) for path in (folder / "checkpoints").glob("*.data*")],
+            "holds no SavedModel; it holds checkpoints",
         ),
         (_of_another_network, "ckpt-8 is damaged or of another network: ."),
         (

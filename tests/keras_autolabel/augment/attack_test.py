@@ -387,7 +387,7 @@ def test_a_gradient_that_is_not_finite_is_explained_by_the_weights_that_are_not_
         ({"epsilon": 8.0}, r"8/255.*epsilon=8\.0"),
         ({"epsilon": -0.1}, r"epsilon=-0\.1"),
         ({"epsilon": float("nan")}, "epsilon=nan"),
-        ({"epsilon": np.array([0.1, 2.0])}, r"epsilon=\[0\.1 2\. \]"),
+        ({"epsilon": np.array([0.1, 2.0])}, r"epsilon=array\(\[0\.1, 2\. \]\)"),
         ({"epsilon": tf.constant(8.0)}, r"epsilon=.*8\.0"),
         ({"step_size": tf.constant(-1.0)}, r"step_size=.*-1\.0"),
         ({"step_size": -0.01}, r"step_size=-0\.01"),
