@@ -1,51 +1,41 @@
-"""How fast chains of image operations are, beside Pillow and Keras' own layers, on one core.
+"""How fast chains of image operations are, beside those of other libraries.
 
     python -m benchmarks.augment
 
-AugMix and RandAugment run in ``Dataset.map``, as in training. All of it is measured in one process
-on the same crops of a photograph, warm and in turns, in seconds of the processor: what else runs on
-the machine does not count. Printed are medians over the rounds, and how many times slower the
-others are; --output writes the rounds as JSON.
+AugMix and RandAugment run in ``Dataset.map``, as in training, on crops of a photograph. The lower
+bound is the time in which the machine copies as many bytes as a chain reads and writes.
 
-The others do less, or otherwise: Pillow's chain is AugMix by its definition, an image at a time.
-Keras' layers draw operations once for a whole batch, AugMix even once for all batches, when a
-dataset traces it: its cost is the mean of that many layers, each with a chain of its own.
+Pillow's chain is AugMix by its definition, an image at a time. Keras' layers draw operations once
+for a whole batch, AugMix even once for all batches, when a dataset traces it: its cost is the mean
+of that many layers, each with a chain of its own. The batches of tensorflow-addons are made of
+images that are augmented one by one, as it has it; it needs TensorFlow 2.15.
 """
 
-import json
-import platform
 import random
-import statistics
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import app
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 from tensorflow import keras
 
 import keras_autolabel as kal
+from benchmarks.rounds import FLAGS, Case, Way, benchmark
 from keras_autolabel.augment.augmix import AUGMIX_OPERATIONS
 
-flags.DEFINE_multi_integer("side", [32, 224], "Side of the images in pixels.", lower_bound=8)
-flags.DEFINE_integer("rounds", 7, "Rounds, of which the median is printed.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Seed of the crops and of what is drawn.", lower_bound=0)
-flags.DEFINE_string("output", None, "JSON file of all rounds; none by default.")
-
-FLAGS = flags.FLAGS
 # Pixels of a batch, and images at most.
 PIXELS, MOST_IMAGES = 32 * 224 * 224, 256
 KERAS_LAYERS = 16
 
 
-def crops(side: int, seed: int) -> np.ndarray:
+def crops(side: int, seed: int, size: int | None = None) -> np.ndarray:
     """uint8 [B, side, side, 3]: parts of a photograph that comes with scikit-learn."""
     photograph = load_sample_image("china.jpg")
     step = max(1, 224 // side)
-    size = min(MOST_IMAGES, PIXELS // side**2)
+    size = size or min(MOST_IMAGES, PIXELS // side**2)
     rng = np.random.default_rng(seed)
     height, width, _ = photograph.shape
     corners = rng.integers(0, [height - side * step, width - side * step], (size, 2))
@@ -87,114 +77,223 @@ def _by_pillow(image: Image.Image, name: str, strength: float, sign: int) -> Ima
     return getattr(ImageOps, name)(image)
 
 
-def on_one_core(dataset: tf.data.Dataset) -> Callable[[], None]:
-    """A function that makes the next batch of a dataset, which repeats, on one core."""
+def batches(dataset: tf.data.Dataset, workers: int = 1) -> Callable[[], object]:
+    """A function that makes the next batch of a dataset, again and again; none ahead of time."""
     options = tf.data.Options()
-    options.threading.private_threadpool_size = 1
+    options.threading.private_threadpool_size = workers
     options.autotune.enabled = False
-    batches = iter(dataset.repeat().with_options(options))
-    return lambda: next(batches)
+    iterator = iter(dataset.repeat().with_options(options))
+
+    def run():
+        next(iterator)
+
+    return run
 
 
-def contestants(images: np.ndarray, seed: int) -> dict[str, dict[str, Callable[[], object]]]:
-    """For each augmentation the name of each way -> a function that makes a batch, or a list."""
-    labels = np.zeros(len(images), np.int32)
-    data = tf.data.Dataset.from_tensors((images, labels))
-    rng = np.random.default_rng(seed)
-
-    def ours(augmentation):
-        return on_one_core(data.apply(augmentation.dataset_transform(seed=seed)))
-
-    def layers(name, count, **arguments):
-        if not hasattr(keras.layers, name):
-            return None
-        makers = []
-        for number in range(count):
-            random.seed(seed + number)  # What Keras chooses chains with.
-            made = getattr(keras.layers, name)(value_range=(0, 255), seed=number, **arguments)
-            makers.append(on_one_core(data.map(lambda x, _, made=made: made(x))))
-        return lambda: [make() for make in makers]
-
-    ways = {
-        "AugMix": {
-            "keras_autolabel": ours(kal.AugMix()),
-            "Pillow": lambda: augmix_by_pillow(images, rng),
-            "keras.layers.AugMix": layers("AugMix", KERAS_LAYERS, num_chains=1, factor=0.3),
-        },
-        "RandAugment": {
-            "keras_autolabel": ours(kal.RandAugment()),
-            "keras.layers.RandAugment": layers("RandAugment", 1),
-        },
-    }
-    return {name: {k: v for k, v in by.items() if v} for name, by in ways.items()}
+def ours(augmentation, images: np.ndarray) -> Callable[[], object]:
+    """Batches of an augmentation of this package."""
+    data = tf.data.Dataset.from_tensors((images, np.zeros(len(images), np.int32)))
+    return batches(data.apply(augmentation.dataset_transform(seed=FLAGS.seed)))
 
 
-def seconds_of(make_batch: Callable[[], object], least: float = 0.05) -> float:
-    """Processor seconds of a batch, over as many batches as take at least a moment."""
-    count, start = 0, time.process_time()
-    while (spent := time.process_time() - start) < least or not count:
-        made = make_batch()
-        count += len(made) if isinstance(made, list) else 1
-    return spent / count
+def many(augmentation, images: np.ndarray, workers: int) -> Callable[[], int]:
+    """So many batches that what workers make ahead of time does not count."""
+    data = tf.data.Dataset.from_tensors((images, np.zeros(len(images), np.int32))).repeat()
+    run = batches(data.apply(augmentation.dataset_transform(seed=FLAGS.seed)), workers)
+    count = 2 if FLAGS.tiny else 40
+
+    def run_many():
+        for _ in range(count):
+            run()
+        return count
+
+    return run_many
 
 
-def measure(side: int) -> list[dict]:
-    """The rounds of each way, for images of one size; microseconds an image."""
-    images = crops(side, FLAGS.seed)
-    results = []
-    for augmentation, ways in contestants(images, FLAGS.seed).items():
-        first = {}
-        for name, make_batch in ways.items():
-            start = time.perf_counter()
-            make_batch()
-            first[name] = time.perf_counter() - start
-            make_batch()
-        rounds = {name: [] for name in ways}
-        for _ in range(FLAGS.rounds):
-            for name, make_batch in ways.items():
-                rounds[name].append(1e6 * seconds_of(make_batch) / len(images))
-        for name, values in rounds.items():
-            ratios = [x / ours for x, ours in zip(values, rounds["keras_autolabel"], strict=True)]
-            results.append(
-                {
-                    "augmentation": augmentation,
-                    "side": side,
-                    "batch": len(images),
-                    "way": name,
-                    "microseconds": values,
-                    "ratios": ratios,
-                    "first_seconds": first[name],
-                }
-            )
-    return results
+def by_pillow(images: np.ndarray) -> Callable[[], object]:
+    """Batches of Pillow's AugMix."""
+    rng = np.random.default_rng(FLAGS.seed)
+
+    def run():
+        augmix_by_pillow(images, rng)
+
+    return run
 
 
-def main(argv: list[str]) -> None:
-    """Measures, prints a table, and writes the rounds."""
-    if len(argv) > 1:
-        sys.exit(f"benchmarks.augment: Unknown arguments: {' '.join(argv[1:])}")
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    print(
-        f"One core of {platform.processor() or platform.machine()}, TensorFlow {tf.__version__}; "
-        f"medians of {FLAGS.rounds} rounds, seed {FLAGS.seed}; × with the range over the rounds."
+def by_keras(name: str, count: int, images: np.ndarray, **arguments) -> Callable[[], int]:
+    """Batches of a layer of Keras, one of each of ``count`` layers."""
+    data = tf.data.Dataset.from_tensors(images)
+    makers = []
+    for number in range(count):
+        random.seed(FLAGS.seed + number)  # What Keras chooses chains with.
+        layer = getattr(keras.layers, name)(value_range=(0, 255), seed=number, **arguments)
+        makers.append(batches(data.map(layer)))
+
+    def run():
+        for make in makers:
+            make()
+        return count
+
+    return run
+
+
+def by_albumentations(images: np.ndarray, names: tuple[str, ...]) -> Callable[[], object]:
+    """Batches of albumentations: two of the operations for each image, and AugMix's mixture."""
+    import albumentations
+    import cv2
+
+    cv2.setNumThreads(1)
+    chain = albumentations.Compose(
+        [albumentations.SomeOf([_of_albumentations(name) for name in names], n=2, replace=True)],
+        seed=FLAGS.seed,
     )
-    print("| augmentation | images | by | µs an image | × ours | first batch, s |")
-    print("| --- | --- | --- | ---: | ---: | ---: |")
-    results = []
-    for side in FLAGS.side:
-        for row in measure(side):
-            results.append(row)
-            low, middle, high = (f(row["ratios"]) for f in (min, statistics.median, max))
-            print(
-                f"| {row['augmentation']} | {row['batch']} of {side}×{side}×3 | {row['way']} | "
-                f"{statistics.median(row['microseconds']):.1f} | "
-                f"{middle:.1f} ({low:.1f} to {high:.1f}) | {row['first_seconds']:.1f} |",
-                flush=True,
-            )
-    if FLAGS.output:
-        with open(FLAGS.output, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=2)
+    rng = np.random.default_rng(FLAGS.seed)
+
+    def run():
+        result = np.empty(images.shape, np.float32)
+        for row, image in enumerate(images):
+            weight = np.float32(rng.uniform() / 255.0)
+            moved = chain(image=image)["image"]
+            result[row] = cv2.addWeighted(image, weight, moved, 1 / 255.0 - weight, 0.0, None, 5)
+
+    return run
+
+
+def _of_albumentations(name: str):
+    import albumentations as A
+
+    share = (-0.1, 0.1)
+    return {
+        "autocontrast": A.AutoContrast(p=1),
+        "equalize": A.Equalize(p=1),
+        "posterize": A.Posterize(num_bits=4, p=1),
+        "rotate": A.Rotate(limit=(-9, 9), p=1),
+        "solarize": A.Solarize(threshold_range=(0.7, 1.0), p=1),
+        "shear_x": A.Affine(shear={"x": (-5, 5), "y": (0, 0)}, p=1),
+        "shear_y": A.Affine(shear={"x": (0, 0), "y": (-5, 5)}, p=1),
+        "translate_x": A.Affine(translate_percent={"x": share, "y": (0, 0)}, p=1),
+        "translate_y": A.Affine(translate_percent={"x": (0, 0), "y": share}, p=1),
+    }[name]
+
+
+def by_addons(images: np.ndarray) -> Callable[[], object]:
+    """Batches of AugMix out of tensorflow-addons' operations, an image at a time."""
+    import tensorflow_addons as tfa
+
+    side = images.shape[1]
+    operations = [
+        lambda x, _: tfa.image.equalize(x),
+        lambda x, level: tfa.image.rotate(x, 0.52 * level, "bilinear"),
+        lambda x, level: tfa.image.shear_x(x, 0.3 * level, 0),
+        lambda x, level: tfa.image.shear_y(x, 0.3 * level, 0),
+        lambda x, level: tfa.image.translate(x, [level * side / 3, 0.0], "bilinear"),
+        lambda x, level: tfa.image.translate(x, [0.0, level * side / 3], "bilinear"),
+    ]
+
+    def augmix(image):
+        chain = image
+        for _ in tf.range(tf.random.uniform([], 1, 4, tf.int32)):
+            level = tf.random.uniform([], -0.3, 0.3)
+            number = tf.random.uniform([], 0, len(operations), tf.int32)
+            made = [partial(apply, chain, level) for apply in operations]
+            chain = tf.ensure_shape(tf.switch_case(number, made), image.shape)
+        weight = tf.random.uniform([])
+        clean, moved = (tf.cast(x, tf.float32) / 255.0 for x in (image, chain))
+        return weight * clean + (1.0 - weight) * moved
+
+    data = tf.data.Dataset.from_tensor_slices(images)
+    return batches(data.map(augmix).batch(len(images)))
+
+
+def copy_of(images: np.ndarray) -> Callable[[], object]:
+    """Copies as many bytes as are read and written for uint8 images that become float32."""
+    # A copy reads and writes each of its bytes.
+    source = np.ones(5 * images.size // 2, np.uint8)
+    target = np.empty_like(source)
+    return lambda: np.copyto(target, source)
+
+
+def cases() -> Iterator[Case]:
+    """The comparisons, then what grows."""
+    sides = (16,) if FLAGS.tiny else (32, 224)
+    for side in sides:
+        images = crops(side, FLAGS.seed, 2 if FLAGS.tiny else None)
+        yield from comparisons(images)
+    for side in sides:
+        images = crops(side, FLAGS.seed, 2 if FLAGS.tiny else None)
+        for name, augmentation in (("AugMix", kal.AugMix()), ("RandAugment", kal.RandAugment())):
+            ways = [
+                Way(name_of_way, partial(many, augmentation, images, workers))
+                for name_of_way, workers in (("two workers", 2), ("one worker", 1))
+            ]
+            yield Case(f"{name}, {_shape(images)}", ways, len(images), clock="wall")
+    yield from growth()
+
+
+def _shape(images: np.ndarray) -> str:
+    size, side = images.shape[:2]
+    return f"{size} of {side}×{side}×3"
+
+
+def comparisons(images: np.ndarray) -> list[Case]:
+    """Each augmentation in all ways."""
+    mixed = "its own ranges; two operations an image"
+    return [
+        Case(
+            f"AugMix, {_shape(images)}",
+            [
+                Way("keras_autolabel", partial(ours, kal.AugMix(), images)),
+                Way("Pillow", partial(by_pillow, images)),
+                Way(
+                    "keras.layers.AugMix",
+                    partial(by_keras, "AugMix", KERAS_LAYERS, images, num_chains=1, factor=0.3),
+                    "less: one chain for all batches",
+                ),
+                Way("albumentations", partial(by_albumentations, images, AUGMIX_OPERATIONS), mixed),
+                Way(
+                    "tensorflow-addons", partial(by_addons, images), "less: six of nine operations"
+                ),
+                Way("bytes copied", partial(copy_of, images), "lower bound"),
+            ],
+            len(images),
+        ),
+        Case(
+            f"RandAugment, {_shape(images)}",
+            [
+                Way("keras_autolabel", partial(ours, kal.RandAugment(), images)),
+                Way(
+                    "keras.layers.RandAugment",
+                    partial(by_keras, "RandAugment", 1, images),
+                    "less: one draw for a batch",
+                ),
+                Way("bytes copied", partial(copy_of, images), "lower bound"),
+            ],
+            len(images),
+        ),
+    ]
+
+
+def growth() -> Iterator[Case]:
+    """AugMix by side, batch and depth."""
+    few = FLAGS.tiny
+    for side in (8, 16) if few else (16, 32, 64, 112, 224):
+        images = crops(side, FLAGS.seed, 2 if few else None)
+        ways = [
+            Way("keras_autolabel", partial(ours, kal.AugMix(), images)),
+            Way("Pillow", partial(by_pillow, images)),
+            Way("bytes copied", partial(copy_of, images)),
+        ]
+        yield Case("AugMix", ways, len(images), grows=("side of the images, pixels", side))
+    for size in (1, 2) if few else (1, 8, 64, 512):
+        images = crops(16 if few else 32, FLAGS.seed, size)
+        ways = [Way("keras_autolabel", partial(ours, kal.AugMix(), images))]
+        yield Case("AugMix, 32×32×3", ways, size, grows=("images in a batch", size))
+    for depth in (1, 2) if few else (1, 2, 4, 8):
+        images = crops(16 if few else 32, FLAGS.seed, 2 if few else MOST_IMAGES)
+        ways = [Way("keras_autolabel", partial(ours, kal.AugMix(max_depth=depth), images))]
+        grows = ("largest depth of a chain", depth)
+        yield Case("AugMix, 32×32×3", ways, len(images), grows=grows)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(lambda argv: benchmark("augment", cases, argv))

@@ -19,6 +19,8 @@ from data.splits import TEST_SEED, Split, Splits, in_memory, split_off
 
 # Data sets whose images come in any size.
 RESIZED = ("imagenet2012", "image_folder")
+# Data sets that need no files but those of this checkout and of scikit-learn.
+COME_ALONG = ("fashion_mnist_small", "digits")
 
 
 def load(
@@ -42,7 +44,8 @@ def load(
 
     Args:
         name: One of ``DATASETS``.
-        data_dir: Folder with the files; None: where they usually are. ``image_folder`` needs it.
+        data_dir: Folder with the files; None: where they usually are. ``image_folder`` needs it,
+            ``fashion_mnist_small`` and ``digits`` have none.
         seed: Seed of the splits.
         train_examples: Training images to keep; None: all that are not held out.
         holdout_examples: Size of the hold-out; None: a sixth of the training images, at most
@@ -75,6 +78,13 @@ def load(
             f"image_size is for {' and '.join(RESIZED)}, and at least 1. "
             f"Received: image_size={image_size} for {name}"
         )
+    if data_dir is not None and name in COME_ALONG:
+        raise ValueError(
+            f"data_dir has no effect: {name} comes along; leave it out, or name another data set. "
+            f"Received: data_dir={data_dir}"
+        )
+    if skip_unreadable and name != "image_folder":
+        raise ValueError(f"skip_unreadable is for image_folder; leave it out. Received: {name}")
     options = Options(data_dir, crop_and_flip, image_size, download, skip_unreadable)
     parts = DATASETS[name](options)
     size = parts.default_holdout() if holdout_examples is None else holdout_examples

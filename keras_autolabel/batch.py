@@ -364,3 +364,20 @@ def check_whole(smallest: int, **arguments: int) -> None:
             raise ValueError(
                 f"{name} must be a whole number of at least {smallest}. Received: {name}={value!r}"
             )
+
+
+def check_numbers(**arguments: float) -> None:
+    """Refuses arguments that are no single numbers.
+
+    Raises:
+        ValueError: Names the argument and what was received.
+
+    Example:
+        >>> check_numbers(beta="1")
+        Traceback (most recent call last):
+        ...
+        ValueError: beta must be a number. Received: beta='1'
+    """
+    for name, value in arguments.items():
+        if np.ndim(value) or np.asarray(value).dtype.kind not in "fiu":
+            raise ValueError(f"{name} must be a number. Received: {name}={value!r}")

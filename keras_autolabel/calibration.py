@@ -11,7 +11,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_autolabel.batch import MARK, check_whole, known_classes, refused_in_one_line
+from keras_autolabel.batch import (
+    MARK,
+    check_numbers,
+    check_whole,
+    known_classes,
+    refused_in_one_line,
+)
 
 NO_PROBABILITIES = (
     f"{MARK}Rows of probabilities must be in [0, 1] and sum to 1: apply tf.nn.softmax to logits, "
@@ -60,10 +66,11 @@ def calibration_sums(
     segment = bins_of(confidence, num_bins)
     if bucket is not None:
         segment += tf.cast(bucket, tf.int32) * num_bins
-    rows = weight[:, tf.newaxis] * tf.stack([tf.ones_like(correct), confidence, correct], axis=-1)
-    # One by one in float32, a million rows would put the ECE off by 0.001.
-    rows = tf.cast(rows, tf.float64)
-    sums = tf.math.unsorted_segment_sum(rows, segment, num_buckets * num_bins)
+    # One by one in float32, a million rows would put the ECE off by 0.001. Columns of their own are
+    # added up in a third of the time of rows of three.
+    columns = [tf.cast(x, tf.float64) for x in (weight, weight * confidence, weight * correct)]
+    sums = [tf.math.unsorted_segment_sum(x, segment, num_buckets * num_bins) for x in columns]
+    sums = tf.stack(sums, axis=-1)
     return tf.cast(tf.reshape(sums, [num_buckets, num_bins, 3]), tf.float32)
 
 
@@ -134,6 +141,28 @@ def calibration_of(sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     return ece, conf, acc
 
 
+def noise_floor_of(sums: tf.Tensor) -> tf.Tensor:
+    """The noise floor of the ECE of ``calibration_of``; see ``noise_floor``.
+
+    The confidences of a bin, ``1/num_bins`` wide, count as their mean.
+
+    Args:
+        sums: float [..., num_bins, 3], of weights that are 1 or 0.
+
+    Returns:
+        float [...] in [0, 1]; NaN where there is no example.
+
+    Example:
+        >>> sums = calibration_sums([0] * 1000, [[0.65, 0.35]] * 1000)
+        >>> round(float(noise_floor_of(sums)[0]), 4)
+        0.012
+    """
+    count, confidence, _ = tf.unstack(sums, axis=-1)
+    variance = tf.maximum(confidence - tf.math.divide_no_nan(confidence**2, count), 0.0)
+    noise = tf.reduce_sum(tf.sqrt(variance * 2.0 / np.pi), axis=-1)
+    return noise / tf.reduce_sum(count, axis=-1)
+
+
 def expected_calibration_error(
     labels: tf.Tensor, probabilities: tf.Tensor, *, num_bins: int = 15
 ) -> tf.Tensor:
@@ -148,13 +177,14 @@ def expected_calibration_error(
         float32 scalar in [0, 1]; NaN without examples.
 
     Raises:
-        ValueError, tf.errors.InvalidArgumentError: If rows are no probabilities (logits, say), or
-            labels no classes of theirs.
+        ValueError, tf.errors.InvalidArgumentError: If rows are no probabilities (logits, say),
+            labels no classes of theirs, or ``num_bins`` is below 1.
 
     Example:
         >>> float(expected_calibration_error([0, 1], [[0.75, 0.25], [0.75, 0.25]]))
         0.25
     """
+    check_whole(1, num_bins=num_bins)
     labels, probabilities = check_predictions(labels, probabilities)
     ece, _, _ = calibration_of(calibration_sums(labels, probabilities, num_bins=num_bins))
     return ece[0]
@@ -497,6 +527,7 @@ def bootstrap_interval(
     lengths = {len(x) for arrays in models for x in arrays}
     if len(lengths) != 1 or 0 in lengths:
         raise ValueError(f"Arrays must be of one length, 1 at least. Received: {sorted(lengths)}")
+    check_numbers(level=level)
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must be inside (0, 1). Received: level={level!r}")
     check_whole(1, num_draws=num_draws)

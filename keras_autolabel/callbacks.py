@@ -3,14 +3,20 @@
 import contextlib
 import warnings
 from collections.abc import Iterator
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel.batch import AugmentedBatch, check_image_type, check_label_type, check_whole
-from keras_autolabel.calibration import calibration_of, calibration_sums
+from keras_autolabel.batch import (
+    AugmentedBatch,
+    check_image_type,
+    check_label_type,
+    check_numbers,
+    check_whole,
+)
+from keras_autolabel.calibration import calibration_of, calibration_sums, noise_floor_of
 from keras_autolabel.checks import check_values
 from keras_autolabel.distribution import block_seed
 from keras_autolabel.labels import LabelTable, update_confidence
@@ -18,6 +24,8 @@ from keras_autolabel.model import AutoLabelModel
 
 # Rows that go through the network at once on each replica.
 ROWS_PER_REPLICA = 256
+# Augmented hold-out images of an epoch, by default: a tenth of CIFAR's 45,000 training images.
+EXAMPLES_PER_EPOCH = 4500
 # Keeps the seeds of the hold-out apart from those of the train step.
 HOLDOUT_STREAM = 1_000_003
 MOST_NAMED = 5
@@ -29,7 +37,8 @@ class LabelEpoch(TypedDict):
     Attributes:
         epoch: Counted from 0.
         label: The table after the update.
-        ece: ECE of the augmented hold-out in each bucket, NaN where it was not measured.
+        ece: ECE of the augmented hold-out in each bucket, without its noise floor if ``debias``;
+            NaN where it was not measured.
         accuracy: Its accuracy.
         confidence: Its mean confidence.
         clean_ece: ECE of the clean hold-out.
@@ -60,6 +69,13 @@ class AutoLabel(keras.callbacks.Callback):
     the bucket; ECE, mean confidence and accuracy of the network on it decide how the label of
     that bucket changes (Algorithm of section 4.1). Labels stay in [max(Acc, 1/K), 1].
 
+    An update with m examples in each of the buckets costs ``buckets · m`` augmentations and forward
+    passes, and one forward pass of the whole clean hold-out. With the 4,500 augmented images of the
+    default, at CIFAR's 45,000 training and 5,000 hold-out images, that is at most a tenth of an
+    epoch, whatever the augmentation costs: a training image is augmented too, and its gradient
+    costs about two more forward passes. The paper's pass over everything costs 5,000 images a
+    bucket. docs/results.md has what the sample does to the labels.
+
     ``logs`` get ``label_mean``, which Keras' progress line shows, and, for History and CSVLogger,
     what it does not: ``label_confidence_<index>``, ``holdout_ece_<index>``,
     ``holdout_accuracy_<index>`` and ``holdout_confidence_<index>`` of every bucket, and
@@ -75,9 +91,12 @@ class AutoLabel(keras.callbacks.Callback):
             such batches. It is kept in memory (as it comes: uint8 is a quarter of float32).
         step_size: α of Eq. (1).
         num_bins: Bins of the ECE.
-        examples_per_bucket: None: the whole hold-out in every bucket, as in the paper. An
-            integer: a sample of so many, stratified by class, a new one each epoch.
+        examples_per_bucket: Hold-out images measured in each bucket, a sample stratified by class,
+            a new one each epoch. ``"auto"``: 4,500, divided by the number of buckets. None: the
+            whole hold-out in every bucket, as in the paper. Never more than the hold-out has.
         start_epoch: The first epoch, counted from 0, that ends with an update.
+        debias: Whether Eq. (1) takes the ECE without its noise floor, ``√max(ECE² − floor², 0)``,
+            see ``calibration.debiased_ece``; the paper's takes it as measured.
 
     Attributes:
         history: A ``LabelEpoch`` for each epoch.
@@ -102,21 +121,24 @@ class AutoLabel(keras.callbacks.Callback):
         *,
         step_size: float = 0.1,
         num_bins: int = 15,
-        examples_per_bucket: int | None = None,
+        examples_per_bucket: int | Literal["auto"] | None = "auto",
         start_epoch: int = 0,
+        debias: bool = False,
     ) -> None:
         super().__init__()
+        check_numbers(step_size=step_size)
         if not 0.0 <= step_size < float("inf"):
             raise ValueError(f"step_size must be at least 0. Received: step_size={step_size}")
         check_whole(1, num_bins=num_bins)
         check_whole(0, start_epoch=start_epoch)
-        if examples_per_bucket is not None:
+        if examples_per_bucket not in ("auto", None):
             check_whole(1, examples_per_bucket=examples_per_bucket)
         self.images, self.labels = _as_arrays(validation_data)
         self.step_size = step_size
         self.num_bins = num_bins
         self.examples_per_bucket = examples_per_bucket
         self.start_epoch = start_epoch
+        self.debias = debias
         self.history: list[LabelEpoch] = []
 
     # --- what Keras calls -------------------------------------------------------------------------
@@ -212,12 +234,24 @@ class AutoLabel(keras.callbacks.Callback):
         Returns:
             ``(ece, conf, acc)``, float32 arrays of the table's shape; NaN in an empty bucket.
         """
+        sums = self._bucket_sums(epoch)
+        ece, conf, acc = calibration_of(sums)
+        if self.debias:
+            ece = tf.sqrt(tf.maximum(ece**2 - noise_floor_of(sums) ** 2, 0.0))
+        shape = self.model.label_policy.bucket_shape
+        return tuple(x.numpy().reshape(shape) for x in (ece, conf, acc))
+
+    def _bucket_sums(self, epoch: int) -> tf.Tensor:
+        """``calibration_sums`` of the augmented hold-out, [num_buckets, num_bins, 3]."""
         rng = np.random.default_rng([self.model.seed, HOLDOUT_STREAM, epoch])
-        if self.examples_per_bucket is None:
+        size = self.examples_per_bucket
+        if size == "auto":
+            size = max(1, EXAMPLES_PER_EPOCH // self.num_buckets)
+        if size is None:
             examples = np.tile(np.arange(len(self.classes)), self.num_buckets)
         else:
             examples = np.concatenate(
-                [self._stratified_sample(rng) for _ in range(self.num_buckets)]
+                [self._stratified_sample(size, rng) for _ in range(self.num_buckets)]
             )
         bucket = np.repeat(np.arange(self.num_buckets), len(examples) // self.num_buckets)
         # Shuffled, each batch is a random sample of the whole hold-out, so that mixup finds its
@@ -227,8 +261,7 @@ class AutoLabel(keras.callbacks.Callback):
         seed = tf.constant([self.model.seed ^ HOLDOUT_STREAM, epoch])
         for number, batch in enumerate(self._batches(examples[order], bucket[order])):
             sums += self.sums_of_bucketed(*batch, seed, tf.constant(number))
-        shape = self.model.label_policy.bucket_shape
-        return tuple(x.numpy().reshape(shape) for x in calibration_of(sums))
+        return sums
 
     def measure_clean(self) -> tuple[float, float, float]:
         """ECE, mean confidence and accuracy on the hold-out as it is."""
@@ -254,13 +287,13 @@ class AutoLabel(keras.callbacks.Callback):
         data = tf.data.Dataset.from_tensor_slices(rows).batch(rows_per_batch).map(gather)
         return strategy.experimental_distribute_dataset(data)
 
-    def _stratified_sample(self, rng: np.random.Generator) -> np.ndarray:
-        """Indices of ``examples_per_bucket`` examples, each class as often as it should be.
+    def _stratified_sample(self, size: int, rng: np.random.Generator) -> np.ndarray:
+        """Indices of ``size`` examples, or all there are, each class as often as it should be.
 
         Systematic sampling: equally spaced picks, from a random start, of an order in which the
         examples of a class stand together, shuffled. Each class is hit in proportion to its size.
         """
-        size = min(self.examples_per_bucket, len(self.classes))
+        size = min(size, len(self.classes))
         order = rng.permutation(len(self.classes))
         order = order[np.argsort(self.classes[order], kind="stable")]
         start = rng.uniform()

@@ -10,6 +10,7 @@ from tensorflow import keras
 from keras_autolabel.batch import (
     AugmentedBatch,
     check_images,
+    check_numbers,
     check_whole,
     known_classes,
     refused_in_one_line,
@@ -28,11 +29,23 @@ def check_arguments(num_classes: int, seed: int, value_range: tuple[float, float
     check_whole(0, seed=seed)
     if seed >= 2**31:
         raise ValueError(f"seed must be an int from 0 to 2**31 - 1. Received: seed={seed!r}")
-    if np.shape(value_range) != (2,) or not value_range[0] < value_range[1]:
+    numeric = np.shape(value_range) == (2,) and np.asarray(value_range).dtype.kind in "fiu"
+    if not numeric or not -np.inf < value_range[0] < value_range[1] < np.inf:
         raise ValueError(
             "value_range must be (low, high), such as (0, 1) or (0, 255). "
             f"Received: value_range={value_range!r}"
         )
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuses a temperature that logits cannot be divided by.
+
+    Raises:
+        ValueError: If it is no number above 0.
+    """
+    check_numbers(temperature=temperature)
+    if not 0.0 < temperature < np.inf:
+        raise ValueError(f"temperature must be above 0. Received: temperature={temperature}")
 
 
 def check_augmentation(augmentation: Callable | None) -> None:
@@ -174,6 +187,21 @@ def parts_of(x: Any, y: Any) -> tuple[Any, Any]:
     if isinstance(x, AugmentedBatch):
         return x.images, x.labels
     return (x if x is None or hasattr(x, "dtype") else np.asarray(x)), y
+
+
+def image_shape_of(x: Any) -> tf.TensorShape | None:
+    """(H, W, C) of images as Keras takes them; None where it is not known.
+
+    Args:
+        x: Images, or a ``tf.data.Dataset`` of batches of them, with or without labels.
+
+    Example:
+        >>> image_shape_of(np.zeros([5, 8, 8, 1], np.uint8))
+        TensorShape([8, 8, 1])
+    """
+    spec = x.element_spec if isinstance(x, tf.data.Dataset) else x
+    shape = tf.TensorShape(getattr(spec[0] if isinstance(spec, tuple) else spec, "shape", None))
+    return shape[1:] if shape.rank == 4 else None
 
 
 def check_values(images: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

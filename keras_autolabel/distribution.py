@@ -18,6 +18,20 @@ ONE_FOR_ALL_REPLICAS = (
 PHILOX, NUMBERS_A_STEP = 1, 4
 
 
+def check_strategy() -> None:
+    """Refuses the strategy of several machines under Keras 3, whose ``fit`` fails there.
+
+    Raises:
+        ValueError: Inside the scope of a ``MultiWorkerMirroredStrategy``.
+    """
+    several = isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy)
+    if several and hasattr(keras, "ops"):
+        raise ValueError(
+            "Keras 3 does not train under MultiWorkerMirroredStrategy: pip install tf_keras, and "
+            "set TF_USE_LEGACY_KERAS=1 before TensorFlow is imported."
+        )
+
+
 def replicas() -> tuple[Any, int]:
     """The number of this replica, an int or an int32 tensor, and how many there are."""
     context = tf.distribute.get_replica_context()

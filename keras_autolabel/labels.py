@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel.batch import AugmentedBatch
+from keras_autolabel.batch import AugmentedBatch, check_numbers, check_whole
 
 
 def update_confidence(
@@ -103,8 +103,7 @@ def class_shares(
         >>> [float(share[0]) for share in shares]
         [0.75, 0.25, 0.0]
     """
-    if num_classes < 2:
-        raise ValueError(f"At least two classes are needed. Received: num_classes={num_classes}")
+    check_whole(2, num_classes=num_classes)
     same = tf.equal(labels, partners)
     others = tf.where(same, num_classes - 1, num_classes - 2) - masked
     partner_share = tf.where(~same & (others < 1), 1.0 - confidence, partner_share)
@@ -233,10 +232,10 @@ class LabelSmoothing(LabelPolicy):
     """
 
     def __init__(self, smoothing: float = 0.1, *, num_classes: int) -> None:
+        check_numbers(smoothing=smoothing)
         if not 0.0 <= smoothing < 1.0:
             raise ValueError(f"smoothing must be in [0, 1). Received: smoothing={smoothing}")
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2. Received: {num_classes}")
+        check_whole(2, num_classes=num_classes)
         self.smoothing = smoothing
         self.num_classes = num_classes
 
@@ -293,8 +292,8 @@ class ConfidenceCalibrated(LabelPolicy):
     needs = frozenset({"perturbation"})
 
     def __init__(self, *, num_classes: int, rho: float = 10.0) -> None:
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2. Received: {num_classes}")
+        check_whole(2, num_classes=num_classes)
+        check_numbers(rho=rho)
         if not rho > 0.0:
             raise ValueError(f"rho must be above 0. Received: rho={rho}")
         self.num_classes = num_classes
@@ -334,8 +333,8 @@ class PowerLabels(LabelPolicy):
     def __init__(
         self, *, num_classes: int, exponent: float = 2.0, weighs_loss: bool = False
     ) -> None:
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2. Received: {num_classes}")
+        check_whole(2, num_classes=num_classes)
+        check_numbers(exponent=exponent)
         if not exponent > 0.0:
             raise ValueError(f"exponent must be above 0. Received: exponent={exponent}")
         self.num_classes = num_classes
@@ -362,7 +361,8 @@ class LabelTable(keras.layers.Layer):
         name: Name of the layer.
 
     Raises:
-        ValueError: If ``initial`` is out of range or does not fit ``bucket_shape``.
+        ValueError: If ``bucket_shape`` is no shape, or ``initial`` is out of range or does not
+            fit it.
 
     Example:
         >>> table = LabelTable((5,), initial=0.75)
@@ -382,6 +382,13 @@ class LabelTable(keras.layers.Layer):
     ) -> None:
         # autocast would read the table as bfloat16 under mixed precision: 0.9 becomes 0.8984.
         super().__init__(name=name, dtype="float32", trainable=False, autocast=False)
+        if np.ndim(bucket_shape) != 1 or not len(bucket_shape):
+            raise ValueError(
+                "bucket_shape must be that of the augmentation, such as (10,). "
+                f"Received: bucket_shape={bucket_shape!r}"
+            )
+        for size in bucket_shape:
+            check_whole(1, bucket_shape=size)
         self.bucket_shape = tuple(int(size) for size in bucket_shape)
         start = np.asarray(initial, np.float32)
         if not np.all((start >= 0.0) & (start <= 1.0)):

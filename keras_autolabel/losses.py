@@ -46,22 +46,52 @@ def soft_target_crossentropy(
     confidence = tf.cast(confidence, logits.dtype)
     share = tf.zeros_like(confidence) if partner_share is None else partner_share
     share = tf.cast(share, logits.dtype)
-    # Targets sum to 1, so that a shift changes nothing but the rounding of large logits.
-    logits -= tf.stop_gradient(tf.reduce_max(logits, axis=-1, keepdims=True))
-    is_masked = tf.math.is_inf(logits)
-    true, partner, other = class_shares(
-        *(labels, partners, confidence, share, logits.shape[-1]),
-        masked=tf.math.count_nonzero(is_masked, axis=-1, dtype=tf.int32),
+    # A sum that is finite has no class that is masked out, which is the rule: nothing to count.
+    masks = ~tf.reduce_all(tf.math.is_finite(tf.reduce_sum(logits, axis=-1)))
+    masked = tf.cond(
+        masks,
+        lambda: tf.math.count_nonzero(tf.math.is_inf(logits), axis=-1, dtype=tf.int32),
+        lambda: tf.zeros_like(labels),
     )
-    z_y = tf.gather(logits, labels, batch_dims=1)
-    z_p = tf.gather(logits, partners, batch_dims=1)
-    known = tf.where(is_masked, tf.zeros_like(logits), logits)
-    known_y = tf.gather(known, labels, batch_dims=1)
-    known_p = tf.gather(known, partners, batch_dims=1)
-    z_others = tf.reduce_sum(known, axis=-1) - known_y
-    z_others -= tf.where(tf.equal(labels, partners), tf.zeros_like(known_p), known_p)
-    spent = true * z_y + tf.math.multiply_no_nan(z_p, partner) + other * z_others
-    return tf.reduce_logsumexp(logits, axis=-1) - spent
+    shares = class_shares(labels, partners, confidence, share, logits.shape[-1], masked=masked)
+    return _crossentropy(labels, partners, masks)(logits, *shares)
+
+
+def _crossentropy(labels: tf.Tensor, partners: tf.Tensor, masks: tf.Tensor) -> Callable:
+    """The formula of logits and shares, with its gradient, softmax − target, in as few passes.
+
+    What TensorFlow derives from the formula takes twice the time at a thousand classes.
+    """
+    rows = tf.range(tf.shape(labels)[0])
+    at_true, at_partner = tf.stack([rows, labels], axis=-1), tf.stack([rows, partners], axis=-1)
+    same = tf.equal(labels, partners)
+
+    def without_masked(values, logits):
+        return tf.where(tf.math.is_inf(logits), tf.zeros_like(values), values)
+
+    @tf.custom_gradient
+    def crossentropy(logits, true, partner, other):
+        # Targets sum to 1, so that a shift changes nothing but the rounding of large logits.
+        logits -= tf.stop_gradient(tf.reduce_max(logits, axis=-1, keepdims=True))
+        powers = tf.exp(logits)
+        total = tf.reduce_sum(powers, axis=-1)
+        known = tf.cond(masks, lambda: without_masked(logits, logits), lambda: logits)
+        z_y, z_p = tf.gather_nd(logits, at_true), tf.gather_nd(logits, at_partner)
+        known_p = tf.where(same, tf.zeros_like(z_p), tf.gather_nd(known, at_partner))
+        z_others = tf.reduce_sum(known, axis=-1) - tf.gather_nd(known, at_true) - known_p
+        spent = true * z_y + tf.math.multiply_no_nan(z_p, partner) + other * z_others
+
+        def gradient(upstream):
+            each = powers * (upstream / total)[:, tf.newaxis] - (upstream * other)[:, tf.newaxis]
+            each = tf.cond(masks, lambda: without_masked(each, logits), lambda: each)
+            more_p = tf.where(same, tf.zeros_like(partner), other - partner)
+            each = tf.tensor_scatter_nd_add(each, at_true, upstream * (other - true))
+            each = tf.tensor_scatter_nd_add(each, at_partner, upstream * more_p)
+            return each, *(-upstream * slope for slope in (z_y, known_p, z_others))
+
+        return tf.math.log(total) - spent, gradient
+
+    return crossentropy
 
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")

@@ -28,10 +28,12 @@ from keras_autolabel.checks import (
     check_last_batch,
     check_loss,
     check_policy,
+    check_temperature,
     check_values,
+    image_shape_of,
     parts_of,
 )
-from keras_autolabel.distribution import ONE_FOR_ALL_REPLICAS, replicas
+from keras_autolabel.distribution import ONE_FOR_ALL_REPLICAS, check_strategy, replicas
 from keras_autolabel.export import save_for_serving
 from keras_autolabel.labels import LabelTable, OneHot
 from keras_autolabel.losses import SoftTargetLoss
@@ -102,8 +104,14 @@ class AutoLabelModel(keras.Model):
     ) -> None:
         # autocast would round float images to bfloat16 under mixed precision, and uint8 ones not.
         super().__init__(name=name, autocast=False)
+        check_strategy()
         check_arguments(num_classes, seed, value_range)
         check_augmentation(augmentation)
+        if isinstance(network, AutoLabelModel):
+            raise ValueError(
+                "network must be the network alone: pass its model.network. "
+                "Received: an AutoLabelModel"
+            )
         check_construction(network, value_range)
         self.network = network
         self.augmentation = augmentation
@@ -144,7 +152,7 @@ class AutoLabelModel(keras.Model):
         loss: keras.losses.Loss | None = None,
         metrics: list | None = None,
         *,
-        jit_compile: bool = False,
+        jit_compile: bool | str = False,
         **kwargs: Any,
     ) -> None:
         """Configures training.
@@ -155,7 +163,8 @@ class AutoLabelModel(keras.Model):
                 is given the class numbers and the logits.
             metrics: As in Keras; they see class numbers and logits. ``"accuracy"`` is that of the
                 true class.
-            jit_compile: As in Keras, but off.
+            jit_compile: As in Keras, but off, for ``"auto"`` too: XLA drops the checks of images
+                and labels that stand in the graph.
             **kwargs: As in Keras.
 
         Raises:
@@ -165,6 +174,7 @@ class AutoLabelModel(keras.Model):
         if isinstance(getattr(loss, "policy", None), _LabelsOf):
             loss = None  # ``model.loss``, or what an HDF5 file says of it.
         check_loss(loss, self.label_policy, self.num_classes)
+        jit_compile = jit_compile and jit_compile != "auto"
         if jit_compile and not getattr(self.augmentation, "jit_compiles", True):
             raise ValueError(
                 f"XLA has no kernels for {type(self.augmentation).__name__}: leave out jit_compile "
@@ -227,29 +237,34 @@ class AutoLabelModel(keras.Model):
             return super().fit(**given)
 
     @refused_in_one_line()
-    def evaluate(self, *args: Any, **kwargs: Any):
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any):
         """``keras.Model.evaluate``: images as they are, one-hot labels."""
-        return super().evaluate(*args, **kwargs)
+        self._check_size(x)
+        return super().evaluate(x, *args, **kwargs)
 
     @refused_in_one_line()
-    def predict(self, *args: Any, **kwargs: Any):
+    def predict(self, x: Any, *args: Any, **kwargs: Any):
         """``keras.Model.predict``: logits, float32 [M, K]."""
-        return super().predict(*args, **kwargs)
+        self._check_size(x)
+        return super().predict(x, *args, **kwargs)
 
     @refused_in_one_line()
-    def train_on_batch(self, *args: Any, **kwargs: Any):
+    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any):
         """``keras.Model.train_on_batch``: a step of ``fit``."""
-        return super().train_on_batch(*args, **kwargs)
+        self._check_size(x)
+        return super().train_on_batch(x, *args, **kwargs)
 
     @refused_in_one_line()
-    def test_on_batch(self, *args: Any, **kwargs: Any):
+    def test_on_batch(self, x: Any, *args: Any, **kwargs: Any):
         """``keras.Model.test_on_batch``: a step of ``evaluate``."""
-        return super().test_on_batch(*args, **kwargs)
+        self._check_size(x)
+        return super().test_on_batch(x, *args, **kwargs)
 
     @refused_in_one_line()
-    def predict_on_batch(self, *args: Any, **kwargs: Any):
+    def predict_on_batch(self, x: Any):
         """``keras.Model.predict_on_batch``: logits, float32 [B, K]."""
-        return super().predict_on_batch(*args, **kwargs)
+        self._check_size(x)
+        return super().predict_on_batch(x)
 
     @refused_in_one_line()
     def __call__(self, *args: Any, **kwargs: Any):
@@ -325,6 +340,12 @@ class AutoLabelModel(keras.Model):
         if isinstance(labels, np.ndarray):
             check_values(np.asarray(images), labels, self.num_classes)
 
+    def _check_size(self, x) -> None:
+        """Refuses images of another shape than is known, if the network cannot be called so."""
+        shape = image_shape_of(x)
+        if self.image_shape and shape and not shape.is_compatible_with(self.image_shape):
+            self.check_network(shape)
+
     # --- what leaves the model --------------------------------------------------------------------
 
     def probability_model(self, temperature: float = 1.0) -> ProbabilityModel:
@@ -374,8 +395,7 @@ class AutoLabelModel(keras.Model):
             raise ValueError(
                 f"class_names must name the {self.num_classes} classes. Received: {len(names)}"
             )
-        if not temperature > 0.0:
-            raise ValueError(f"temperature must be above 0. Received: temperature={temperature}")
+        check_temperature(temperature)
         if self.image_shape is None:
             raise ValueError("The network has no known input shape: train it first.")
         if format != "tf_saved_model":

@@ -7,7 +7,9 @@ import tensorflow as tf
 from tensorflow import keras
 
 # Layers of preprocessing and activation by the names of their classes, the same in every Keras.
-PASSED_OVER = ("InputLayer", "Resizing", "CenterCrop")
+PASSED_OVER = ("InputLayer", "Resizing", "CenterCrop", "ZeroPadding2D", "Cropping2D")
+# What Keras 2 makes of an operation on a tensor; Keras 3 has operations that are no layers.
+OPERATIONS = ("TFOpLambda", "SlicingOpLambda")
 ACTIVATIONS = ("Softmax", "ReLU", "LeakyReLU", "PReLU", "ELU", "ThresholdedReLU")
 # What a network's first layer makes of images spans about 1 to 5; a factor of 255 cannot hide.
 SMALLEST_SPAN, LARGEST_SPAN = 0.1, 30.0
@@ -47,19 +49,21 @@ def check_construction(network: keras.Model, value_range: tuple[float, float]) -
     """Refuses a network by what it is made of: its inputs, outputs, first and last layer.
 
     Args:
-        network: The network. Of one that is no functional or sequential model only its kind is
-            known; ``check_outputs`` probes it.
+        network: The network. Of a sequential model without an input shape its layers are known, of
+            a subclass only its kind; ``check_outputs`` probes them.
         value_range: The range that it is to get its images in.
 
     Raises:
-        ValueError: If it is no Keras model of one input and one output, its first layer rescales
-            another range, or its last layer is an activation.
+        ValueError: If it is no Keras model of one input, images, and one output, its first layer
+            or its first operations rescale another range, or its last layer is an activation.
     """
-    if isinstance(network, type) or not callable(network):
+    if not isinstance(network, keras.layers.Layer):
         raise ValueError(
             "network must be a Keras model that maps images to logits, such as "
             f"keras.Sequential([...]). Received: {network!r}"
         )
+    if isinstance(network, keras.Sequential) and network.layers:
+        _check_layers(list(_leaves(network)), value_range)
     if not getattr(network, "inputs", None):
         return
     for name, shape in (("input", network.input_shape), ("output", network.output_shape)):
@@ -70,9 +74,13 @@ def check_construction(network: keras.Model, value_range: tuple[float, float]) -
                 f"The network must have one {name}, a tensor: wrap what it should be in "
                 f"keras.Model(images, logits). Received: {name}s of shapes {shape}"
             )
-    layers = list(_leaves(network))
-    _check_first_layer(layers, value_range)
-    _check_last_layer(layers[-1])
+    if len(network.input_shape) != 4:
+        raise ValueError(
+            "The network must take images, [B, H, W, C]. "
+            f"Received: an input of shape {network.input_shape}"
+        )
+    _check_layers(list(_leaves(network)), value_range)
+    _check_first_operations(network, value_range)
 
 
 def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
@@ -83,10 +91,23 @@ def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield layer
 
 
+def _check_layers(layers: Sequence[keras.layers.Layer], value_range) -> None:
+    _check_first_layer(layers, value_range)
+    _check_last_layer(layers[-1])
+
+
+def _keeps_range(layer: keras.layers.Layer) -> bool:
+    """Whether a layer, or all layers of a model, leave pixels in the range in which they are."""
+    if isinstance(layer, keras.Model):
+        return all(map(_keeps_range, layer.layers))
+    kind = type(layer).__name__
+    return kind in PASSED_OVER or kind.startswith("Random")
+
+
 def _check_first_layer(layers: Sequence[keras.layers.Layer], value_range) -> None:
     for layer in layers:
         kind = type(layer).__name__
-        if kind in PASSED_OVER or kind.startswith("Random"):
+        if _keeps_range(layer):
             continue
         if kind == "Rescaling":
             factor = np.max(np.abs(layer.scale))
@@ -101,6 +122,34 @@ def _check_first_layer(layers: Sequence[keras.layers.Layer], value_range) -> Non
         raise ValueError(
             f"The network's layer {layer.name!r} ({kind}) expects images in another range: pass "
             f"AutoLabelModel(..., value_range={fitting}), or leave the layer out. "
+            f"Received: value_range={tuple(value_range)}"
+        )
+
+
+def _check_first_operations(network: keras.Model, value_range) -> None:
+    """Refuses what begins with arithmetic of another range, as ``preprocess_input`` does.
+
+    What it makes of a range that fits may be as wide as 255: some networks only take a mean off.
+    """
+    last = None
+    for operation in getattr(network, "operations", network.layers):
+        is_layer = isinstance(operation, keras.layers.Layer)
+        if is_layer and _keeps_range(operation):
+            continue
+        if is_layer and type(operation).__name__ not in OPERATIONS:
+            break
+        last = operation
+    if last is None:
+        return
+    size = [size or 32 for size in network.inputs[0].shape[1:]]
+    noise = np.random.default_rng(0).uniform(size=(1, *size))
+    unit = np.concatenate([np.zeros_like(noise), np.ones_like(noise), noise])
+    images = value_range[0] + (value_range[1] - value_range[0]) * unit
+    outputs = keras.Model(network.inputs, last.output)(tf.constant(images, tf.float32))
+    if np.ptp(outputs) < SMALLEST_SPAN:
+        raise ValueError(
+            f"The network begins with arithmetic of images in another range ({last.name!r}): pass "
+            "AutoLabelModel(..., value_range=(0, 255)), or leave it out. "
             f"Received: value_range={tuple(value_range)}"
         )
 

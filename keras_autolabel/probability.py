@@ -7,6 +7,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from keras_autolabel.batch import refused_in_one_line
+from keras_autolabel.checks import check_temperature
 
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
@@ -32,8 +33,7 @@ class ProbabilityModel(keras.Model):
         self, model: keras.Model, temperature: float = 1.0, *, name: str = "probability_model"
     ) -> None:
         super().__init__(name=name, autocast=False)
-        if not temperature > 0.0:
-            raise ValueError(f"temperature must be above 0. Received: temperature={temperature}")
+        check_temperature(temperature)
         self.model = model
         self.temperature = float(temperature)
         if model.built:

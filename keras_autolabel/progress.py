@@ -79,9 +79,11 @@ class LabelLogs(keras.callbacks.Callback):
             with writer.as_default(epoch):
                 for name, value in details.items():
                     tf.summary.scalar(f"labels/{name}", value)
-                table = tf.convert_to_tensor(self.model.label_policy.confidence).numpy()
-                picture = table_picture(table, self.model.num_classes)
-                tf.summary.image("labels/table", picture[np.newaxis])
+                table = getattr(self.model.label_policy, "confidence", None)
+                if table is not None:
+                    table = tf.convert_to_tensor(table).numpy()
+                    picture = table_picture(table, self.model.num_classes)
+                    tf.summary.image("labels/table", picture[np.newaxis])
             writer.flush()
 
     @functools.cached_property

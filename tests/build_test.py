@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 BUILD = (ROOT / "BUILD").read_text(encoding="utf-8")
-PACKAGES = ("keras_autolabel", "data", "train")
+PACKAGES = ("keras_autolabel", "data", "train", "benchmarks")
 
 # Distributions that are not called as they are imported, or do not declare all that they need.
 DISTRIBUTIONS = {
@@ -27,8 +27,8 @@ DISTRIBUTIONS = {
 }
 # Not in the lock: their importers do without them, or are tests that Bazel does not run.
 OPTIONAL = {
-    *("art", "cleverhans", "imagecorruptions", "onnxruntime", "tensorflow_addons", "tf2onnx"),
-    "tf_keras",
+    *("albumentations", "art", "cleverhans", "cv2", "imagecorruptions", "onnxruntime"),
+    *("tensorflow_addons", "tf2onnx", "tf_keras"),
 }
 
 
@@ -47,7 +47,10 @@ def imports_of(folder: str) -> set[str]:
             elif isinstance(node, ast.ImportFrom):
                 names.add(node.module.split(".")[0])
             elif isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.importorskip":
-                names.add(ast.literal_eval(node.args[0]).split(".")[0])
+                (module, *_) = node.args
+                # One that a variable names is named elsewhere, too.
+                if isinstance(module, ast.Constant):
+                    names.add(module.value.split(".")[0])
             # Keras imports it when the callback is made, and does not declare it.
             elif isinstance(node, ast.Attribute) and node.attr == "TensorBoard":
                 names.add("tensorboard")
@@ -57,7 +60,7 @@ def imports_of(folder: str) -> set[str]:
 def needed_by(folder: str) -> set[str]:
     """The labels that a folder's target must depend on, and no others."""
     names = imports_of(folder)
-    outside = names - set(sys.stdlib_module_names) - OPTIONAL - {*PACKAGES, "tests"}
+    outside = names - set(sys.stdlib_module_names) - OPTIONAL - {*PACKAGES, "benchmarks", "tests"}
     distributions = set().union(*(DISTRIBUTIONS.get(name, {name}) for name in outside))
     return {f":{name}" for name in names & set(PACKAGES)} | {f"@pypi//{x}" for x in distributions}
 

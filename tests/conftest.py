@@ -1,5 +1,14 @@
 """What several tests share: real images, an augmentation and a network to follow by hand."""
 
+import dataclasses
+import gc
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +19,7 @@ from keras_autolabel import Augmentation
 from keras_autolabel.augment.augmentation import Draw
 from keras_autolabel.batch import AugmentedBatch, to_float
 
+ROOT = Path(__file__).parents[1]
 # Few tests that take long each; the rest is spread over what time they leave.
 SLOWEST = (
     "compare_test.py",
@@ -19,6 +29,11 @@ SLOWEST = (
     "distribution_test.py",
     "doctest_test.py",
 )
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no search for garbage has to visit it again."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items) -> None:
@@ -115,3 +130,73 @@ def mixed_precision(request):
     keras.mixed_precision.set_global_policy(request.param)
     yield request.param
     keras.mixed_precision.set_global_policy(before)
+
+
+# --- commands, as a user runs them ----------------------------------------------------------------
+
+# Forks for each command after the imports, which take longer than the commands.
+SERVER = """
+import gc, json, os, runpy, sys
+import scipy.ndimage, sklearn.datasets, sklearn.model_selection
+import train.comparison_report, train.evaluation, train.training
+
+# What is frozen the end of a command does not visit, which would take it a second.
+gc.freeze()
+for line in sys.stdin:
+    printed, module, *arguments = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for descriptor, name in ((1, "stdout"), (2, "stderr")):
+            path = f"{printed}.{name}"
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+        sys.argv = [module, *arguments]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+STREAMS = ("stdout", "stderr")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """What a command left: its status and what it printed."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @classmethod
+    def printed(cls, status: int, path: Path) -> "Ended":
+        """With what was printed into ``path.stdout`` and ``path.stderr``."""
+        return cls(status, *(Path(f"{path}.{name}").read_text("utf-8") for name in STREAMS))
+
+    def message(self) -> str:
+        """The last line of stderr, which is all that a refused command may say beside usage."""
+        assert self.status == 1, self.stdout + self.stderr
+        assert "Traceback" not in self.stderr, self.stderr
+        return self.stderr.strip().splitlines()[-1]
+
+
+def environment() -> dict[str, str]:
+    """The environment of a command: without the notes that TensorFlow prints at import."""
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="session")
+def run_commands() -> Iterator[Callable[[list[list[str]], Path], list[Ended]]]:
+    """Runs ``[module, *arguments]`` one after the other, each in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-c", SERVER]
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), **options) as server:
+
+        def run(commands: list[list[str]], folder: Path) -> list[Ended]:
+            folder.mkdir(parents=True, exist_ok=True)
+            ended = []
+            for number, command in enumerate(commands):
+                printed = folder / str(number)
+                print(json.dumps([str(printed), *command]), file=server.stdin, flush=True)
+                ended.append(Ended.printed(int(server.stdout.readline()), printed))
+            return ended
+
+        yield run

@@ -93,7 +93,8 @@ def test_the_change_keeps_the_accuracy_and_lowers_the_ece(name, tmp_path, monkey
     images, labels = load_digits(return_X_y=True)
     images = np.round(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype("uint8")
     _write_folders(tmp_path, images, labels)
-    _write_backbone(tmp_path, images, labels)
+    if "backbone.keras" in DIFFS[name]:
+        _write_backbone(tmp_path, images, labels)
     accuracy, ece = _run(name, "-", tmp_path, monkeypatch)
     accuracy_after, ece_after = _run(name, "+", tmp_path, monkeypatch)
     print(f"\n| {name} | {accuracy:.1f} | {ece:.1f} | {accuracy_after:.1f} | {ece_after:.1f} |")

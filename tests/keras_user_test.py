@@ -90,13 +90,18 @@ def test_logits_are_refused_where_probabilities_are_expected():
 def test_a_network_that_rescales_is_told_of_and_right_in_its_own_range(digits, tmp_path):
     images, labels = digits
     rescaling = keras.layers.Rescaling(1 / 255)
-    _refused(
-        lambda: kal.AutoLabelModel(_network(rescaling), num_classes=10),
-        *("rescaling", "value_range=(0, 255)"),
-    )
-    _refused(
-        lambda: kal.AutoLabelModel(_network(), num_classes=10, value_range=(255, 0)), "(255, 0)"
-    )
+    unbuilt = keras.Sequential([rescaling, keras.layers.Flatten(), keras.layers.Dense(10)])
+    padded = _network(keras.layers.ZeroPadding2D(), rescaling)
+    for network in (_network(rescaling), padded, unbuilt):
+        _refused(
+            lambda network=network: kal.AutoLabelModel(network, num_classes=10),
+            *("rescaling", "value_range=(0, 255)"),
+        )
+    for wrong in ((255, 0), ("0", "255"), (0, np.inf), 255):
+        _refused(
+            lambda wrong=wrong: kal.AutoLabelModel(_network(), num_classes=10, value_range=wrong),
+            f"value_range={wrong!r}",
+        )
     inside, outside = _network(rescaling), _network()
     inside.set_weights(outside.get_weights())
     attack = kal.PGD(epsilon=0.1, num_steps=3, num_buckets=2)
@@ -139,6 +144,18 @@ def test_applications_that_preprocess_are_told_of():
             "value_range=(0, 255)",
         )
         kal.AutoLabelModel(network, num_classes=3, value_range=(0, 255))
+    # Keras' older applications are fed by a function of tensors.
+    images = keras.Input((32, 32, 3))
+    moved = keras.Sequential([keras.layers.RandomFlip(), keras.layers.RandomRotation(0.1)])(images)
+    preprocessed = keras.applications.mobilenet_v2.preprocess_input(moved)
+    means_off = keras.applications.resnet50.preprocess_input(images)
+    for tensor, fits in ((preprocessed, (0, 255)), (means_off, (0, 255)), (images / 0.5, (0, 1))):
+        logits = keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(tensor)))
+        network = keras.Model(images, logits)
+        kal.AutoLabelModel(network, num_classes=3, value_range=fits)
+        if tensor is preprocessed:
+            of_unit_images = functools.partial(kal.AutoLabelModel, network, num_classes=3)
+            _refused(of_unit_images, "value_range=(0, 255)")
     normal = keras.layers.Normalization(mean=[123.0], variance=[58.0**2])
     _refused(lambda: kal.AutoLabelModel(_network(normal), num_classes=10), "value_range=(0, 255)")
     kal.AutoLabelModel(_network(normal), num_classes=10, value_range=(0, 255))
@@ -317,6 +334,48 @@ def test_arguments_that_cannot_be_meant_are_refused(digits):
     _refused(lambda: kal.AutoLabel(holdout, num_bins=1.5), "num_bins=1.5")
     _refused(lambda: kal.AutoLabel(holdout, examples_per_bucket=2.5), "examples_per_bucket=2.5")
     _refused(lambda: kal.ExpectedCalibrationError(num_bins=1.5), "num_bins=1.5")
+    _refused(lambda: kal.LabelTable((2.5,)), "bucket_shape=2.5")
+    _refused(lambda: kal.LabelTable(3), "bucket_shape=3")
+    _refused(lambda: kal.HalfAdversarial(0.1), "attack=0.1")
+    _refused(lambda: kal.AugMix(operations=None), "operations=None")
+    _refused(lambda: kal.Mixup().dataset_transform(seed=0.5), "seed=0.5")
+
+
+NUMBERS = {
+    "beta": lambda wrong: kal.Mixup(beta=wrong),
+    "sigma": lambda wrong: kal.SoftCrop(sigma=wrong),
+    "severity": lambda wrong: kal.AugMix(severity=wrong),
+    "max_magnitude": lambda wrong: kal.RandAugment(max_magnitude=wrong),
+    "epsilon": lambda wrong: kal.PGD(epsilon=wrong),
+    "relative_step_size": lambda wrong: kal.PGD(epsilon=0.1, relative_step_size=wrong),
+    "step_size": lambda wrong: kal.AutoLabel((np.zeros([2, *SHAPE]), [0, 1]), step_size=wrong),
+    "smoothing": lambda wrong: kal.LabelSmoothing(wrong, num_classes=10),
+    "rho": lambda wrong: kal.ConfidenceCalibrated(num_classes=10, rho=wrong),
+    "exponent": lambda wrong: kal.PowerLabels(num_classes=10, exponent=wrong),
+    "temperature": lambda wrong: _untrained().probability_model(temperature=wrong),
+}
+
+
+def _untrained():
+    return kal.AutoLabelModel(_network(), num_classes=10)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("wrong", ["0.5", None, [0.5]], ids=repr)
+def test_what_is_no_number_is_refused_by_name(name, wrong):
+    assert NUMBERS[name](0.5) is not None
+    _refused(lambda: NUMBERS[name](wrong), f"{name}=", repr(wrong))
+
+
+def test_numbers_of_an_attack_are_numbers(digits):
+    images, labels = digits[0][:2], digits[1][:2]
+    given = {"epsilon": 0.1, "step_size": 0.1, "num_steps": 1, "seed": [1, 2]}
+    for name in ("epsilon", "step_size"):
+        wrong = given | {name: "0.1"}
+        _refused(
+            lambda wrong=wrong: kal.projected_gradient_descent(_network(), images, labels, **wrong),
+            f"{name}='0.1'",
+        )
 
 
 # --- 9: labels and data as Keras gives them -------------------------------------------------------
@@ -337,34 +396,41 @@ class Batches(keras.utils.Sequence):
         return self.images[rows], self.labels[rows]
 
 
+def _trained_on(*data):
+    """A model after two epochs, its losses, accuracies and table."""
+    keras.utils.set_random_seed(3)
+    model = _compiled(
+        kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=2), num_classes=10), "accuracy"
+    )
+    options = {"epochs": 2, "shuffle": False, "verbose": 0}
+    holdout = data if len(data) == 2 else data[0]
+    options |= {"batch_size": 20} if holdout is data else {}
+    history = model.fit(*data, callbacks=[kal.AutoLabel(holdout)], **options).history
+    return model, (history["loss"], history["accuracy"], model.label_policy.confidence.numpy())
+
+
+@pytest.fixture(scope="module")
+def on_class_numbers(digits):
+    return _trained_on(digits[0][:120], digits[1][:120])[1]
+
+
 @pytest.mark.parametrize("kind", ["one_hot", "float_one_hot", "column", "floats", "sequence"])
-def test_labels_of_other_forms_train_as_class_numbers_do(digits, kind):
+def test_labels_of_other_forms_train_as_class_numbers_do(digits, on_class_numbers, kind):
     images, labels = digits[0][:120], digits[1][:120]
     one_hot = keras.utils.to_categorical(labels, 10)
-    given = {
-        "one_hot": one_hot.astype(np.int32),
-        "float_one_hot": one_hot,
-        "column": labels[:, np.newaxis],
-        "floats": labels.astype(np.float32),
-        "sequence": labels,
+    data = {
+        "one_hot": (images, one_hot.astype(np.int32)),
+        "float_one_hot": (images, one_hot),
+        "column": (images, labels[:, np.newaxis]),
+        "floats": (images, labels.astype(np.float32)),
+        "sequence": (Batches(images, labels),),
     }[kind]
-    tables = []
-    for y in (labels, given):
-        keras.utils.set_random_seed(3)
-        model = _compiled(
-            kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=2), num_classes=10), "accuracy"
-        )
-        data, holdout = (images, y), (images, y)
-        if kind == "sequence" and y is given:
-            data, holdout = (Batches(images, y),), Batches(images, y)
-        options = {"epochs": 2, "shuffle": False, "verbose": 0}
-        if len(data) == 2:
-            options["batch_size"] = 20
-        history = model.fit(*data, callbacks=[kal.AutoLabel(holdout)], **options).history
-        tables.append((history["loss"], history["accuracy"], model.label_policy.confidence.numpy()))
-        assert model.evaluate(images, y, verbose=0) == model.evaluate(images, labels, verbose=0)
-    for one, other in zip(*tables, strict=True):
+    model, found = _trained_on(*data)
+    for one, other in zip(found, on_class_numbers, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+    of_class_numbers = model.evaluate(images, labels, batch_size=20, verbose=0)
+    options = {"batch_size": 20} if kind != "sequence" else {}
+    assert model.evaluate(*data, verbose=0, **options) == of_class_numbers
 
 
 @pytest.mark.parametrize("label_mode", ["int", "categorical", "binary"])
@@ -512,6 +578,13 @@ def test_what_xla_cannot_compile_is_refused_by_name(augmentation):
     _refused(lambda: model.compile("sgd", jit_compile=True), type(augmentation).__name__)
 
 
+@pytest.mark.parametrize("augmentation", [None, kal.AugMix(), kal.Mixup()])
+def test_jit_compile_auto_is_off(augmentation):
+    model = kal.AutoLabelModel(_network(), augmentation, num_classes=10)
+    model.compile("sgd", jit_compile="auto")
+    assert not model.jit_compile
+
+
 class Darker(kal.Augmentation):
     """XLA draws other distances from a seed: what trains must not depend on them."""
 
@@ -573,7 +646,9 @@ def test_mistakes_of_construction_end_in_one_line():
         (keras.Model({"pixels": images}, heads[0]), "one input"),
         (two, "one input"),
         (keras.Sequential, "keras.Sequential"),
+        (keras.applications.ResNet50, "ResNet50"),
         ("resnet", "resnet"),
+        (keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)]), "(None, 64)"),
     ):
         _refused(lambda wrong=wrong: kal.AutoLabelModel(wrong, num_classes=10), value)
     for wrong, value in ((kal.Mixup, "Mixup()"), (keras.layers.RandomFlip(), "RandomFlip")):
@@ -583,6 +658,7 @@ def test_mistakes_of_construction_end_in_one_line():
             lambda wrong=wrong: kal.AutoLabelModel(network, num_classes=10, label_policy=wrong),
             f"label_policy={wrong!r}",
         )
+    _refused(lambda: kal.AutoLabelModel(_untrained(), num_classes=10), "model.network")
     pixels = np.zeros([20, *SHAPE], np.uint8)
     _refused(lambda: kal.AutoLabel(pixels), "ndarray")
     model = _compiled(kal.AutoLabelModel(network, num_classes=10))
@@ -592,6 +668,48 @@ def test_mistakes_of_construction_end_in_one_line():
             lambda wrong=wrong: kal.AutoLabelModel(network, num_classes=wrong),
             f"num_classes={wrong!r}",
         )
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (9, 9, 1)])
+@pytest.mark.parametrize("warm", [True, False])
+def test_images_of_another_size_or_number_of_channels_end_in_one_line(digits, shape, warm):
+    images, labels = digits[0][:32], digits[1][:32]
+    model = _compiled(kal.AutoLabelModel(_network(), num_classes=10))
+    if warm:
+        # Keras traces a second shape as one of any size, and fails only when the graph runs.
+        model.fit(images, labels, verbose=0)
+        model.evaluate(images, labels, verbose=0)
+        expected = model.predict(images, verbose=0)
+    before = model.network.get_weights()
+    others = np.zeros([32, *shape], np.uint8)
+    data = tf.data.Dataset.from_tensor_slices((others, labels)).batch(8)
+    for refused in (
+        lambda: model.fit(others, labels, verbose=0),
+        lambda: model.evaluate(others, labels, verbose=0),
+        lambda: model.evaluate(data, verbose=0),
+        lambda: model.predict(others, verbose=0),
+        lambda: model.predict(data, verbose=0),
+        lambda: model.predict(data.map(lambda x, _: x), verbose=0),
+        lambda: model.train_on_batch(others, labels),
+        lambda: model.test_on_batch(others, labels),
+        lambda: model.predict_on_batch(others),
+    ):
+        _refused(refused, str(shape))
+    for one, other in zip(model.network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+    if warm:
+        np.testing.assert_array_equal(model.predict(images, verbose=0), expected)
+    model.fit(images, labels, verbose=0)
+
+
+def test_images_of_another_size_are_taken_where_the_network_takes_them(digits):
+    layers = [keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D()]
+    network = keras.Sequential([keras.Input((None, None, 1)), *layers, keras.layers.Dense(10)])
+    model = _compiled(kal.AutoLabelModel(network, num_classes=10))
+    model.fit(digits[0][:32], digits[1][:32], verbose=0)
+    larger = np.pad(digits[0][:4], [(0, 0), (0, 3), (0, 1), (0, 0)])
+    found = model.predict(larger, verbose=0)
+    np.testing.assert_allclose(found, network(larger / np.float32(255)), atol=1e-5)
 
 
 def test_missing_classes_among_many_are_counted_and_the_first_few_named(digits):

@@ -4,8 +4,6 @@ import ast
 import functools
 import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -60,7 +58,7 @@ def test_the_readme_is_read_in_two_minutes():
 
 
 @pytest.mark.parametrize("page", [README, RESULTS], ids=["readme", "results"])
-def test_every_flag_in_the_pages_exists(page):
+def test_every_flag_in_the_pages_exists(page, flags_of):
     commands = re.findall(r"python -m (train\.\w+)([^\n`]*)", page.replace("\\\n", " "))
     assert {module for module, _ in commands} >= {"train.fit", "train.evaluate"}
     for module, arguments in commands:
@@ -69,12 +67,17 @@ def test_every_flag_in_the_pages_exists(page):
             assert name in known, f"{module} has no --{name}"
 
 
-@functools.cache
-def flags_of(module):
+@pytest.fixture(scope="module", name="flags_of")
+def fixture_flags_of(run_commands, tmp_path_factory):
     """The flags that a binary's --help names."""
-    command = [sys.executable, "-m", module, "--help"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT).stdout
-    return set(re.findall(r"^  --(?:\[no\])?(\w+):", printed, re.MULTILINE))
+    printed = tmp_path_factory.mktemp("printed")
+
+    @functools.cache
+    def flags_of(module):
+        (ended,) = run_commands([[module, "--help"]], printed)
+        return set(re.findall(r"^  --(?:\[no\])?(\w+):", ended.stdout, re.MULTILINE))
+
+    return flags_of
 
 
 def names_in(path):

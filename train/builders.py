@@ -9,6 +9,7 @@ from tensorflow import keras
 
 import data
 import keras_autolabel as kal
+from keras_autolabel.calibration import calibration_of, calibration_sums
 from keras_autolabel.checks import check_last_batch, check_policy
 from train.choices import AUGMENTATIONS, LABELS, NETWORKS, SCHEDULES
 from train.image_network import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
@@ -86,7 +87,8 @@ def check_batch(settings: Settings, examples: int) -> None:
     """
     if settings.batch_size > examples:
         raise ValueError(
-            f"--batch_size={settings.batch_size} is more than the {examples} training images."
+            f"--batch_size={settings.batch_size} is more than the {examples} training images; "
+            "lower it."
         )
 
 
@@ -230,10 +232,31 @@ def label_table(model: kal.AutoLabelModel) -> np.ndarray | None:
     return None if table is None else tf.convert_to_tensor(table).numpy()
 
 
+class CleanHoldout(keras.callbacks.Callback):
+    """Logs of the clean hold-out what ``AutoLabel`` logs of it, where labels are fixed.
+
+    Args:
+        holdout: The clean images.
+        num_bins: Bins of the ECE.
+    """
+
+    def __init__(self, holdout: data.Split, num_bins: int) -> None:
+        super().__init__()
+        self.holdout = holdout
+        self.num_bins = num_bins
+
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
+        """Measures ``holdout_ece``, ``holdout_confidence`` and ``holdout_accuracy``."""
+        probabilities = tf.nn.softmax(self.model.predict(self.holdout.images, 256, verbose=0))
+        sums = calibration_sums(self.holdout.labels, probabilities, num_bins=self.num_bins)
+        ece, confidence, accuracy = (float(figure[0]) for figure in calibration_of(sums))
+        logs.update(holdout_ece=ece, holdout_confidence=confidence, holdout_accuracy=accuracy)
+
+
 def build_callbacks(
     settings: Settings, model: kal.AutoLabelModel, holdout: data.Split
 ) -> list[keras.callbacks.Callback]:
-    """What learns the labels of a model: ``AutoLabel``, or nothing where they are fixed.
+    """What measures the hold-out after each epoch: ``AutoLabel``, which learns labels from it.
 
     Args:
         settings: The settings of the run.
@@ -241,16 +264,17 @@ def build_callbacks(
         holdout: The clean images that guide the labels.
 
     Returns:
-        Keras callbacks, one or none.
+        ``AutoLabel``, or ``CleanHoldout`` where labels are fixed.
     """
     if label_table(model) is None:
-        return []
+        return [CleanHoldout(holdout, settings.num_bins)]
+    size = settings.examples_per_bucket
     return [
         kal.AutoLabel(
             (holdout.images, holdout.labels),
             step_size=settings.step_size,
             num_bins=settings.num_bins,
-            examples_per_bucket=settings.examples_per_bucket or None,
+            examples_per_bucket={None: "auto", 0: None}.get(size, size),
             start_epoch=settings.start_epoch,
         )
     ]

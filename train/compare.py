@@ -36,7 +36,7 @@ from train.methods import GROUPS, METHODS, method_names
 from train.settings import FIELDS, is_read
 
 # What a comparison does otherwise than a single run; docs/results.md says why.
-DEFAULTS = {"epochs": 20, "l2": 1e-4, "examples_per_bucket": 200}
+DEFAULTS = {"epochs": 20, "l2": 1e-4}
 
 command_line.define_flags(FIELDS)
 for name, value in DEFAULTS.items():
@@ -145,9 +145,9 @@ def at_a_time(jobs: int) -> tuple[int, int]:
 
 def compare(folder: str, methods: tuple[str, ...], plan: Plan) -> dict[Job, str]:
     """Runs a comparison and writes its report; returns which jobs failed, and why."""
-    comparison.claim(folder, plan)
     splits = builders.load_data(plan.settings, download=FLAGS.download)
     builders.check_batch(plan.settings, len(splits.train))
+    comparison.claim(folder, plan)
     counts = ", ".join(f"{count:,} {part}" for part, count in splits.counts().items())
     print(f"{splits.name} ({splits.source}): {counts} images.")
     seeds = range(plan.settings.seed, plan.settings.seed + FLAGS.seeds)

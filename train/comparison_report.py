@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import jinja2
 
+from keras_autolabel.callbacks import EXAMPLES_PER_EPOCH
 from train import comparison, comparison_figures, run_folder
 from train.comparison import Job, Plan
 from train.comparison_figures import Drawn
@@ -62,6 +63,9 @@ def facts_of(plan: Plan, measured: Measured, manifest: dict) -> dict[str, str]:
         corrupted += " Skipped: " + "; ".join(
             f"{name} ({reason})" for name, reason in manifest["skipped"].items()
         )
+    sample = f"{plan.settings.examples_per_bucket or 'all'} hold-out images a bucket and epoch"
+    if plan.settings.examples_per_bucket is None:
+        sample = f"{EXAMPLES_PER_EPOCH:,} hold-out images an epoch, over all buckets"
     facts = {
         "Data": f"{counts['name']}: {counts['source']}",
         "Images": f"{counts['train']:,} training, {counts['holdout']:,} hold-out, "
@@ -73,8 +77,7 @@ def facts_of(plan: Plan, measured: Measured, manifest: dict) -> dict[str, str]:
         f"{plan.settings.l2:g}, learning rate {plan.settings.learning_rate:g} "
         f"({plan.settings.schedule})",
         "Learned labels": f"{plan.settings.num_buckets} buckets, step size "
-        f"{plan.settings.step_size:g}, "
-        f"{plan.settings.examples_per_bucket or 'all'} hold-out images a bucket and epoch",
+        f"{plan.settings.step_size:g}, {sample}",
         "ECE": f"{plan.settings.num_bins} bins of equal width",
         "Threads of a job": ", ".join(sorted({str(r.content["threads"]) for r in results})),
         "Versions": "; ".join(

@@ -74,9 +74,10 @@ class Settings:
         0.1, "Step of the labels, α of Eq. (1).", read_with="labels=autolabel", lower_bound=0.0
     )
     num_bins: int = setting(15, "Bins of the ECE.", lower_bound=1)
-    examples_per_bucket: int = setting(
-        500,
-        "Hold-out images measured in each bucket each epoch; 0: all, as in the paper.",
+    examples_per_bucket: int | None = setting(
+        None,
+        "Hold-out images measured in each bucket each epoch; 4,500, divided by the number of "
+        "buckets, by default; 0: all, as in the paper.",
         read_with="labels=autolabel",
         lower_bound=0,
     )

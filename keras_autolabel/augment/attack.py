@@ -99,8 +99,10 @@ def projected_gradient_descent(
     check_epsilon(epsilon, smallest=0.0)
     check_whole(1, num_steps=num_steps, num_restarts=num_restarts)
     known = _known(step_size)
-    if known is not None and not np.all(known >= 0.0):
-        raise ValueError(f"step_size must not be negative. Received: step_size={step_size}")
+    if known is not None and not (known.dtype.kind in "fiu" and np.all(known >= 0.0)):
+        raise ValueError(
+            f"step_size must be a number of at least 0. Received: step_size={step_size!r}"
+        )
     images, labels = check_batch(images, labels)
     clean = to_float(images)
     size = tf.shape(labels)[0]
@@ -260,11 +262,12 @@ def check_epsilon(epsilon: float | tf.Tensor, *, smallest: float | None = None) 
     values = _known(epsilon)
     if values is None:
         return
-    low = values > 0.0 if smallest is None else values >= smallest
-    if not np.all(low & (values <= 1.0)):
+    numeric = values.dtype.kind in "fiu"
+    above = np.greater if smallest is None else np.greater_equal
+    if not numeric or not np.all(above(values, smallest or 0.0) & (values <= 1.0)):
         raise ValueError(
             "epsilon must be above 0 and at most 1, since images are on the scale of [0, 1]; "
-            f"for 8 grey levels of 255 pass 8/255. Received: epsilon={epsilon}"
+            f"for 8 grey levels of 255 pass 8/255. Received: epsilon={epsilon!r}"
         )
 
 

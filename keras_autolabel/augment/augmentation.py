@@ -1,7 +1,7 @@
 """What all augmentations share: the checks, the draw of a distance, buckets, datasets, config."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -230,8 +230,10 @@ class Augmentation:
             where there are any; ``AutoLabelModel.fit`` takes it as already augmented.
 
         Raises:
-            ValueError: If the augmentation needs the network, which a dataset does not have.
+            ValueError: If the augmentation needs the network, which a dataset does not have, or
+                ``seed`` is no whole number.
         """
+        check_whole(0, seed=seed)
         if self.needs_network:
             raise ValueError(
                 f"{type(self).__name__} needs the network that is trained, so that it cannot run "
@@ -293,9 +295,10 @@ def check_operations(operations, known: tuple[str, ...]) -> tuple[str, ...]:
     Raises:
         ValueError: If there are none, or one is not known.
     """
-    if not operations or set(operations) - set(known):
+    some = isinstance(operations, Collection) and len(operations)
+    if not some or not {*operations} <= {*known}:
         raise ValueError(
             f"operations must be a selection of {', '.join(known)}. "
-            f"Received: operations={tuple(operations)}"
+            f"Received: operations={operations!r}"
         )
     return tuple(operations)

@@ -8,7 +8,7 @@ from tensorflow import keras
 
 from keras_autolabel.augment.augmentation import Augmentation, check_operations
 from keras_autolabel.augment.chain import apply_chain
-from keras_autolabel.batch import AugmentedBatch, check_whole, to_float, to_uint8
+from keras_autolabel.batch import AugmentedBatch, check_numbers, check_whole, to_float, to_uint8
 
 AUGMIX_OPERATIONS = (
     "autocontrast",
@@ -95,6 +95,7 @@ class AugMix(Augmentation):
     ) -> None:
         super().__init__(num_buckets=num_buckets)
         check_whole(1, max_depth=max_depth)
+        check_numbers(severity=severity)
         if not 0.1 <= severity <= 10.0:
             raise ValueError(f"severity must be in [0.1, 10]. Received: severity={severity}")
         self.max_depth = int(max_depth)

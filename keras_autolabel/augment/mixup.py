@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from keras_autolabel.augment.augmentation import Augmentation
-from keras_autolabel.batch import AugmentedBatch, to_float
+from keras_autolabel.batch import AugmentedBatch, check_numbers, to_float
 from keras_autolabel.buckets import bucket_of, distance_of
 from keras_autolabel.distribution import replica_seed, replicas
 
@@ -115,8 +115,9 @@ def check_beta(beta: float) -> float:
     """Refuses a β for which single precision draws no γ.
 
     Raises:
-        ValueError: If it is not in [1e-6, 1e6].
+        ValueError: If it is no number in [1e-6, 1e6].
     """
+    check_numbers(beta=beta)
     if not 1e-6 <= beta <= 1e6:
         raise ValueError(f"beta must be above 0, in 1e-6..1e6. Received: beta={beta}")
     return beta

@@ -13,7 +13,7 @@ from keras_autolabel.augment.attack import (
     random_start,
 )
 from keras_autolabel.augment.augmentation import Augmentation
-from keras_autolabel.batch import AugmentedBatch, check_whole, to_float
+from keras_autolabel.batch import AugmentedBatch, check_numbers, check_whole, to_float
 from keras_autolabel.buckets import bucket_of
 from keras_autolabel.distribution import replica_seed
 
@@ -77,6 +77,7 @@ class PGD(Augmentation):
         random_start: bool = True,
     ) -> None:
         super().__init__(num_buckets=num_buckets)
+        check_numbers(epsilon=epsilon, relative_step_size=relative_step_size)
         check_epsilon(epsilon)
         check_whole(1, num_steps=num_steps)
         if not 0.0 < relative_step_size < float("inf"):
@@ -139,6 +140,9 @@ class HalfAdversarial(Augmentation):
     Args:
         attack: The ``PGD`` that attacks the second half of a batch.
 
+    Raises:
+        ValueError: If ``attack`` is no ``PGD``.
+
     Example:
         >>> network = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(),
         ...                             keras.layers.Dense(3)])
@@ -154,6 +158,8 @@ class HalfAdversarial(Augmentation):
     jit_compiles = False
 
     def __init__(self, attack: PGD) -> None:
+        if not isinstance(attack, PGD):
+            raise ValueError(f"attack must be a PGD(...). Received: attack={attack!r}")
         super().__init__(num_buckets=attack.num_buckets)
         self.attack = attack
 

@@ -9,7 +9,7 @@ from tensorflow import keras
 from keras_autolabel.augment.augmentation import Augmentation, check_operations
 from keras_autolabel.augment.augmix import MAGNITUDE_OF_LEVEL as AUGMIX_MAGNITUDE_OF_LEVEL
 from keras_autolabel.augment.chain import apply_chain
-from keras_autolabel.batch import AugmentedBatch, check_whole, to_uint8
+from keras_autolabel.batch import AugmentedBatch, check_numbers, check_whole, to_uint8
 
 RANDAUGMENT_OPERATIONS = (
     "autocontrast",
@@ -97,6 +97,7 @@ class RandAugment(Augmentation):
     ) -> None:
         super().__init__(num_buckets=num_buckets)
         check_whole(1, num_operations=num_operations)
+        check_numbers(max_magnitude=max_magnitude)
         if not 0.0 < max_magnitude <= 10.0:
             raise ValueError(
                 f"max_magnitude must be in (0, 10]. Received: max_magnitude={max_magnitude}"

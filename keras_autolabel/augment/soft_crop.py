@@ -8,7 +8,7 @@ from tensorflow import keras
 
 from keras_autolabel.augment import image_ops
 from keras_autolabel.augment.augmentation import Augmentation
-from keras_autolabel.batch import AugmentedBatch, to_uint8
+from keras_autolabel.batch import AugmentedBatch, check_numbers, to_uint8
 from keras_autolabel.buckets import bucket_of
 
 
@@ -53,6 +53,7 @@ class SoftCrop(Augmentation):
 
     def __init__(self, *, num_buckets: int = 10, sigma: float = 0.3) -> None:
         super().__init__(num_buckets=num_buckets)
+        check_numbers(sigma=sigma)
         if not 0.0 < sigma < float("inf"):
             raise ValueError(f"sigma must be a number above 0. Received: sigma={sigma}")
         self.sigma = sigma

@@ -357,6 +357,7 @@ def test_command_writes_the_digits(tmp_path, capsys):
     [
         ("dataset=mnist1d", "mnist1d"),
         ("dataset=image_folder", "--image_size is missing"),
+        ("data_dir=/nowhere", "data_dir=/nowhere"),
         ("corruptions=rain", "'rain'"),
         ("severities=1,six", "'1,six'"),
         ("severities=9", "[9]"),

@@ -18,6 +18,7 @@ from keras_autolabel.calibration import (
     confidence_gap,
     debiased_ece,
     noise_floor,
+    noise_floor_of,
     smooth_ece,
 )
 from tests.conftest import numpy_calibration, numpy_softmax
@@ -239,6 +240,19 @@ def test_noise_floor_is_the_mean_ece_of_drawn_labels(examples, tolerance):
         eces = [binned_ece(confidence, rng.random(examples) < confidence) for _ in range(1000)]
         # A mean over this many draws is known to 1 %.
         assert noise_floor(confidence) == pytest.approx(np.mean(eces), rel=tolerance)
+
+
+def test_noise_floor_of_sums_is_that_of_their_examples():
+    rng = np.random.default_rng(0)
+    confidence = np.concatenate([0.1 + 0.9 * rng.random(1000), np.full(300, 0.65)])
+    bucket = np.repeat([0, 2], [1000, 300])
+    sums = calibration_sums(*_binary(np.ones(1300, int), confidence), bucket=bucket, num_buckets=3)
+    floors = noise_floor_of(sums).numpy()
+    # Inside a bin, confidences differ by 1/15 at most.
+    assert floors[0] == pytest.approx(noise_floor(confidence[:1000]), rel=0.01)
+    # One bin of 300: √(2/π · 300 · 0.65 · 0.35)/300.
+    assert floors[2] == pytest.approx(0.021972, rel=1e-4)
+    assert np.isnan(floors[1])
 
 
 def test_debiased_ece_is_nearer_to_a_known_truth():

@@ -9,11 +9,12 @@ from tests.conftest import Dimming, linear_network, numpy_calibration, numpy_sof
 SHAPE = (8, 8, 1)
 
 
-def _model(augmentation=None, *, scale=0.3, seed=0) -> AutoLabelModel:
-    network = linear_network(SHAPE, 10, scale=scale)
+def _model(augmentation=None, *, seed=0, run_eagerly=True) -> AutoLabelModel:
+    # A graph of the train step takes most of the time: where nothing depends on it, there is none.
+    network = linear_network(SHAPE, 10, scale=0.3)
     augmentation = augmentation or Dimming()
     model = AutoLabelModel(network, augmentation, num_classes=10, seed=seed)
-    model.compile(keras.optimizers.SGD(0.05))
+    model.compile(keras.optimizers.SGD(0.05), run_eagerly=run_eagerly)
     return model
 
 
@@ -37,7 +38,7 @@ def _fit(model, digits, callbacks=(), epochs=1) -> dict:
 def test_table_after_each_epoch_is_equation_1(digits):
     images, labels = digits
     holdout = images[100:250], labels[100:250]
-    model, callback = _model(), AutoLabel(holdout, step_size=0.5)
+    model, callback = _model(run_eagerly=False), AutoLabel(holdout, step_size=0.5)
     table = np.array([0.7, 0.7, 0.7])
     for epoch in range(2):
         history = _fit(model, digits, callback)
@@ -74,7 +75,7 @@ def test_every_callback_gets_every_figure_wherever_it_stands(digits, last):
 
 
 def test_the_next_epoch_trains_with_the_new_labels(digits):
-    watched, by_hand = _model(), _model()
+    watched, by_hand = _model(run_eagerly=False), _model(run_eagerly=False)
     callback = AutoLabel([part[100:250] for part in digits], step_size=0.5)
     _fit(watched, digits, callback, epochs=2)
     # The same training by hand: one epoch, the table of the first update, one epoch.
@@ -87,6 +88,27 @@ def test_the_next_epoch_trains_with_the_new_labels(digits):
         watched.network.get_weights(), by_hand.network.get_weights(), strict=True
     ):
         np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+
+def test_without_the_noise_floor(digits):
+    holdout = images, labels = [part[100:250] for part in digits]
+    model, callback = _model(scale=0.1), AutoLabel(holdout, step_size=0.5, debias=True)
+    _fit(model, digits, callback)
+    ece, conf, acc = _measured(model, *holdout)
+    weights, bias = model.network.get_weights()
+    expected = []
+    for n in range(3):
+        inputs = images.reshape(len(images), -1) / 255 * (1 - n / 3)
+        confidence = numpy_softmax(inputs @ weights + bias).max(axis=-1)
+        bins = [confidence[(confidence * 15).astype(int) == r] for r in range(15)]
+        # |x| of a normal x has the mean σ·√(2/π); σ² of a bin is n·f·(1 - f).
+        spread = [np.sqrt(len(x) * x.mean() * (1 - x.mean())) for x in bins if len(x)]
+        floor = np.sqrt(2 / np.pi) * sum(spread) / len(images)
+        expected.append(np.sqrt(max(ece[n] ** 2 - floor**2, 0.0)))
+    np.testing.assert_allclose(callback.history[0]["ece"], expected, atol=1e-5)
+    assert np.all(ece - expected > 0.005) and np.ptp(expected) > 0.005
+    table = np.clip(0.7 - 0.5 * np.array(expected) * np.sign(conf - acc), np.maximum(acc, 0.1), 1)
+    np.testing.assert_allclose(model.label_policy.confidence, table, atol=1e-5)
 
 
 def test_a_dataset_as_holdout_equals_arrays(digits):
@@ -214,6 +236,17 @@ def test_a_sample_is_never_larger_than_the_holdout(digits):
         tables.append(model.label_policy.confidence.numpy())
     np.testing.assert_allclose(tables[1], tables[0], atol=1e-6)
     np.testing.assert_allclose(tables[2], tables[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("num_buckets", "size"), [(3, 1500), (2, 2000), (5000, 1)])
+def test_by_default_4500_images_are_divided_among_the_buckets(num_buckets, size):
+    holdout = np.zeros([2000, *SHAPE], np.uint8), np.arange(2000) % 10
+    callback = Watched(holdout)
+    callback.set_model(_model(Dimming(num_buckets=num_buckets)))
+    callback.on_train_begin()
+    callback.measure(epoch=0)
+    _, _, bucket = callback.rows()
+    np.testing.assert_array_equal(np.bincount(bucket), [size] * num_buckets)
 
 
 # --- what cannot be measured ----------------------------------------------------------------------

@@ -74,9 +74,9 @@ def _train(strategy, augmentation, *callbacks, weights=None, **options) -> dict:
     }
 
 
-def _callback() -> AutoLabel:
+def _callback(**options) -> AutoLabel:
     # 100 images in three buckets: 300 rows fill neither one batch of 256 nor one of 512.
-    return AutoLabel(_data(100), step_size=0.5)
+    return AutoLabel(_data(100), step_size=0.5, **options)
 
 
 def _runs(strategy) -> dict:
@@ -84,7 +84,9 @@ def _runs(strategy) -> dict:
     return {
         "weighted": _train(strategy, None, weights=weights),
         "autolabel": _train(strategy, Dimming(), _callback()),
-        "averaged": _train(strategy, Dimming(), _callback(), use_ema=True, ema_momentum=0.5),
+        "averaged": _train(
+            strategy, Dimming(), _callback(debias=True), use_ema=True, ema_momentum=0.5
+        ),
         **{name: _train(strategy, made, _callback()) for name, made in DRAWN.items()},
     }
 

@@ -51,21 +51,27 @@ def _adam(**options):
 
 # Each: the optimizer, the arguments of compile, those of fit.
 PROMISES = {
-    "nothing": (_sgd, {}, {}),
-    "regularisation": (_sgd, {}, {"regularizer": keras.regularizers.L2(0.1)}),
-    "use_ema": (lambda: _adam(use_ema=True, ema_momentum=0.7), {}, {}),
-    "clipnorm": (lambda: _adam(clipnorm=0.01), {}, {}),
-    "steps_per_execution": (_sgd, {"steps_per_execution": 3}, {}),
-    "run_eagerly": (_sgd, {"run_eagerly": True}, {}),
-    "class_weight": (_sgd, {}, {"class_weight": {0: 0.3, 1: 2.0, 2: 1.0}}),
-    "sample_weight": (_sgd, {}, {"sample_weight": np.linspace(0.0, 2.0, 48)}),
-    "weighted_metrics": (
+    "regularisation, validation_split": (
+        _sgd,
+        {},
+        {"regularizer": keras.regularizers.L2(0.1), "validation_split": 0.25},
+    ),
+    "use_ema, clipnorm": (lambda: _adam(use_ema=True, ema_momentum=0.7, clipnorm=0.01), {}, {}),
+    "steps_per_execution, an uneven last batch": (
+        _sgd,
+        {"steps_per_execution": 3},
+        {"batch_size": 13},
+    ),
+    "run_eagerly, class_weight": (
+        _sgd,
+        {"run_eagerly": True},
+        {"class_weight": {0: 0.3, 1: 2.0, 2: 1.0}},
+    ),
+    "sample_weight, weighted_metrics": (
         _sgd,
         {"weighted_metrics": ["accuracy"]},
         {"sample_weight": np.linspace(0.0, 2.0, 48)},
     ),
-    "validation_split": (_sgd, {}, {"validation_split": 0.25}),
-    "an uneven last batch": (_sgd, {}, {"batch_size": 13}),
 }
 if KERAS_3:
     PROMISES["gradient_accumulation_steps"] = (lambda: _adam(gradient_accumulation_steps=3), {}, {})
@@ -347,3 +353,35 @@ def test_the_own_loss_survives_a_config():
     copy = SoftTargetLoss.from_config(loss.get_config())
     assert copy.reduction == "sum"
     np.testing.assert_allclose(copy.policy.confidence, [0.6, 0.6], rtol=1e-6)
+
+
+def _counted(base: type) -> type:
+    """The class of models, which count how often Keras traces their step."""
+
+    class Counted(base):
+        traces = 0
+
+        def train_step(self, data):
+            self.traces += 1
+            return super().train_step(data)
+
+    return Counted
+
+
+@pytest.mark.parametrize("given", ["arrays", "a dataset", "an augmented dataset"])
+def test_a_fit_is_traced_as_often_as_that_of_keras_an_odd_last_batch_included(given):
+    network = _network()
+    plain = _counted(keras.Model)(network.inputs, network.outputs)
+    plain.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model = _counted(AutoLabelModel)(_network(), AugMix(num_buckets=2), num_classes=3)
+    model.compile("sgd")
+    # 48 images: the fifth batch has 8.
+    batches = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(10)
+    data = (IMAGES, LABELS, 10) if given == "arrays" else (batches,)
+    plain.fit(*data, verbose=0)
+    if given == "an augmented dataset":
+        data = (batches.apply(model.augmentation.dataset_transform(seed=1)),)
+    for _ in range(2):
+        model.fit(*data, epochs=2, verbose=0, callbacks=[AutoLabel((IMAGES, LABELS))])
+        # TensorFlow runs the step twice for the first graph, which might make variables.
+        assert model.traces == plain.traces <= 2

@@ -65,6 +65,42 @@ def test_equals_the_dense_crossentropy_values_and_gradients(num_classes, dtype):
         np.testing.assert_allclose(gradient, expected_gradient, rtol=rounding, atol=1e-6)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_of_gradients_and_of_confidence(compiled):
+    logits, labels, partners, confidence, mix = _drawn(5, "float64")
+    rows = slice(4, 24)
+    labels, partners = labels[rows], partners[rows]
+    share = tf.constant(0.5 * np.minimum(1 - confidence, mix)[rows], tf.float64)
+    confidence = tf.constant(confidence[rows], tf.float64)
+
+    def gradients(logits, confidence):
+        with tf.GradientTape(persistent=True) as outer:
+            outer.watch([logits, confidence])
+            with tf.GradientTape() as inner:
+                inner.watch(logits)
+                losses = soft_target_crossentropy(
+                    labels, logits, confidence, partners=partners, partner_share=share
+                )
+            gradient = inner.gradient(losses, logits)
+            penalty = tf.reduce_sum(gradient**2)
+        return outer.gradient(penalty, logits), outer.gradient(losses, confidence)
+
+    if compiled:
+        gradients = tf.function(gradients, jit_compile=True)
+    second, of_confidence = gradients(logits[rows], confidence)
+    softmax = numpy_softmax(logits[rows].numpy())
+    true, partner = np.eye(5)[labels], np.eye(5)[partners]
+    others = 1 - np.maximum(true, partner)
+    spread = others / others.sum(-1, keepdims=True)
+    one, part = confidence.numpy()[:, np.newaxis], share.numpy()[:, np.newaxis]
+    off = softmax - (one * true + part * partner + (1 - one - part) * spread)
+    # The softmax is the only part of the gradient, softmax - target, that knows of the logits.
+    expected = 2 * softmax * (off - (softmax * off).sum(-1, keepdims=True))
+    np.testing.assert_allclose(second, expected, atol=1e-7)
+    expected = (np.log(softmax) * (spread - true)).sum(-1)
+    np.testing.assert_allclose(of_confidence, expected, atol=1e-7)
+
+
 def test_double_precision_is_kept():
     # softmax([ln 6, ln 3, 0]) = [0.6, 0.3, 0.1].
     logits, confidence = np.log([[6.0, 3.0, 1.0]]), tf.constant([0.8], tf.float64)

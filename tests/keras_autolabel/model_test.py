@@ -14,10 +14,10 @@ FLOATS = IMAGES / np.float32(255)
 LABELS = np.array([0, 1, 2, 2, 1, 0])
 
 
-def _model(augmentation=None, *, network=None, optimizer=None, **arguments) -> AutoLabelModel:
+def _model(augmentation=None, *, network=None, run_eagerly=False, **arguments) -> AutoLabelModel:
     network = network or linear_network(SHAPE, 3)
     model = AutoLabelModel(network, augmentation, num_classes=3, **arguments)
-    model.compile(optimizer or keras.optimizers.SGD(RATE), metrics=["accuracy"])
+    model.compile(keras.optimizers.SGD(RATE), metrics=["accuracy"], run_eagerly=run_eagerly)
     return model
 
 
@@ -106,7 +106,7 @@ KERAS_LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 @pytest.mark.parametrize(("loss", "label"), [(KERAS_LOSS, 1.0), (SoftTargetLoss(TABLE), 0.7)])
 def test_a_loss_may_be_given(loss, label):
     model = _model(label_policy=TABLE)
-    model.compile(keras.optimizers.SGD(RATE), loss)
+    model.compile(keras.optimizers.SGD(RATE), loss, run_eagerly=True)
     start = model.network.get_weights()
     model.fit(IMAGES, LABELS, batch_size=6, verbose=0)
     _assert_weights(model, _step(start, IMAGES / 255, _targets(LABELS, label)))
@@ -128,14 +128,16 @@ def test_mixed_precision_keeps_label_and_loss_in_float32(mixed_precision):
     network.set_weights([np.zeros([4, 3]), np.array([1.0, 0.5, -2.25])])
     assert network(FLOATS).dtype == mixed_precision.removeprefix("mixed_")
     expected = _losses(network.get_weights(), IMAGES / 255, _targets(LABELS, 0.9)).mean()
-    model = _model(network=network, label_policy=LabelTable((1,), initial=0.9))
+    table = LabelTable((1,), initial=0.9)
+    model = _model(network=network, label_policy=table, run_eagerly=True)
     history = model.fit(IMAGES, LABELS, batch_size=6, verbose=0).history
     np.testing.assert_allclose(history["loss"], [expected], rtol=1e-6)
 
 
 def test_a_network_in_double_precision():
     layers = [keras.layers.Flatten(dtype="float64"), keras.layers.Dense(3, dtype="float64")]
-    model = _model(network=keras.Sequential([keras.Input(SHAPE, dtype="float64"), *layers]))
+    network = keras.Sequential([keras.Input(SHAPE, dtype="float64"), *layers])
+    model = _model(network=network, run_eagerly=True)
     start = model.network.get_weights()
     model.fit(IMAGES, LABELS, batch_size=6, verbose=0)
     assert model.network.get_weights()[0].dtype == np.float64
@@ -191,7 +193,8 @@ def test_config_round_trip(augmentation):
 @pytest.mark.parametrize("loss", [None, KERAS_LOSS], ids=["own", "of Keras"])
 def test_saved_models_carry_weights_table_loss_and_optimizer(tmp_path, loss):
     model = _model(Dimming())
-    model.compile(keras.optimizers.SGD(RATE, momentum=0.9), loss, metrics=["accuracy"])
+    optimizer = keras.optimizers.SGD(RATE, momentum=0.9)
+    model.compile(optimizer, loss, metrics=["accuracy"], run_eagerly=True)
     model.label_policy.confidence.assign([0.9, 0.6, 0.4])
     model.fit(IMAGES, LABELS, epochs=2, verbose=0)
     model.save(tmp_path / "model.keras")
@@ -274,8 +277,14 @@ def test_a_network_that_is_built_late_is_checked_by_a_dataset_that_is_augmented(
         model.fit(data.apply(Dimming().dataset_transform(seed=1)), verbose=0)
 
 
-@pytest.mark.parametrize("network", [linear_network(SHAPE, 3), LateNetwork()])
-@pytest.mark.parametrize("shape", [[None] * 4, [None, None, None, 1], [None, 2, 2, None]])
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (linear_network(SHAPE, 3), [None] * 4),
+        (linear_network(SHAPE, 3), [None, 2, 2, None]),
+        (LateNetwork(), [None, None, None, 1]),
+    ],
+)
 def test_datasets_may_leave_sizes_open(network, shape):
     network(FLOATS)
     start = network.get_weights()
@@ -361,7 +370,11 @@ def test_mixup_refuses_a_last_batch_of_one_image(arguments):
 
 @pytest.mark.parametrize("arguments", [{"batch_size": 4}, {"batch_size": 5, "steps_per_epoch": 1}])
 def test_mixup_takes_other_batches(arguments):
-    assert _model(Mixup()).fit(IMAGES, LABELS, verbose=0, **arguments).history["loss"]
+    assert (
+        _model(Mixup(), run_eagerly=True)
+        .fit(IMAGES, LABELS, verbose=0, **arguments)
+        .history["loss"]
+    )
 
 
 # --- weights that training broke ------------------------------------------------------------------

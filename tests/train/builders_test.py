@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -6,6 +8,7 @@ from tensorflow import keras
 import data
 import keras_autolabel as kal
 from train.builders import (
+    build_callbacks,
     build_model,
     build_network,
     build_optimizer,
@@ -33,6 +36,14 @@ def test_moments_are_those_of_numpy():
     # One grey has no spread.
     mean, std = channel_moments(np.full((2, 3, 3, 1), 51, np.uint8))
     np.testing.assert_allclose([mean, std], [[0.2], [0.0]], atol=1e-7)
+
+
+@pytest.mark.parametrize(("flag", "argument"), [(None, "auto"), (0, None), (7, 7)])
+def test_holdout_images_of_the_settings(flag, argument):
+    model = SimpleNamespace(label_policy=kal.LabelTable((3,)))
+    settings = Settings(examples_per_bucket=flag)
+    (callback,) = build_callbacks(settings, model, _split())
+    assert callback.examples_per_bucket == argument
 
 
 def test_network_of_the_settings():

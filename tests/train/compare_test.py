@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import summaries
-from tests.train.conftest import ROOT, environment, run_commands, settings_on_the_page
+from tests.conftest import ROOT, environment, summaries
+from tests.train.conftest import settings_on_the_page
 from train.comparison import is_attacked
 from train.methods import GROUPS, METHODS, method_names
 from train.settings import FIELDS, Settings
@@ -54,21 +55,10 @@ MISTAKES = {
         "for 8 grey levels of 255 pass 8/255",
     ),
     "a batch that is too large": (["--train_examples=64", "--batch_size=65"], "65 is more than"),
+    "a folder that would not be read": (["--data_dir=/tmp"], "digits comes along"),
     "a folder of something else": ([f"--output_dir={ROOT / 'train'}"], "holds no comparison"),
     "a word that is no flag": (["quick"], "Unknown arguments: quick"),
 }
-
-
-def compare(*arguments: str) -> subprocess.CompletedProcess:
-    """Runs the command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "train.compare", *SMALL, *arguments],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def wait_until(true, *, seconds: float = 300.0) -> None:
@@ -97,11 +87,21 @@ def told(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def compare(run_commands, tmp_path_factory):
+    """Runs the command to its end."""
+    printed = tmp_path_factory.mktemp("printed")
+    return lambda *arguments: run_commands([["train.compare", *SMALL, *arguments]], printed)[0]
+
+
+TWO = "--methods=cutmix,cutmix_autolabel"
+
+
+@pytest.fixture(scope="module")
+def finished(compare, tmp_path_factory):
     """A comparison of two methods, and what the command printed."""
     folder = tmp_path_factory.mktemp("comparison") / "of two"
-    ended = compare("--methods=cutmix,cutmix_autolabel", f"--output_dir={folder}")
-    assert ended.returncode == 0, ended.stderr
+    ended = compare(TWO, f"--output_dir={folder}")
+    assert ended.status == 0, ended.stderr
     return folder, ended
 
 
@@ -159,26 +159,23 @@ def test_figures_of_a_job_are_those_of_its_predictions(finished):
     assert content["settings"]["labels"] == "autolabel" and content["settings"]["beta"] == 1.0
 
 
-def test_a_job_is_a_run_that_others_can_open(finished):
+def test_a_job_is_a_run_that_others_can_open(finished, run_commands, tmp_path):
     folder, _ = finished
-    commands = [
-        [
-            "train.evaluate",
-            f"--model={folder / 'jobs' / 'cutmix-seed0'}",
-            f"--output_dir={folder / 'evaluation'}",
-        ]
-    ]
-    (ended,) = run_commands(commands, folder / "printed")
+    run = folder / "jobs" / "cutmix-seed0"
+    command = ["train.evaluate", f"--model={run}", f"--output_dir={tmp_path}"]
+    (ended,) = run_commands([command], tmp_path / "printed")
     assert ended.status == 0, ended.stderr
-    found = json.loads((folder / "evaluation" / "evaluation.json").read_text("utf-8"))
-    job = json.loads((folder / "jobs" / "cutmix-seed0" / "job.json").read_text("utf-8"))
+    found = json.loads((tmp_path / "evaluation.json").read_text("utf-8"))
+    job = json.loads((run / "job.json").read_text("utf-8"))
     assert found["rows"][0]["ece"] == pytest.approx(job["figures"]["none"]["ece"], abs=1e-6)
 
 
-def test_killed_at_a_random_moment_and_started_again_it_says_the_same(finished, tmp_path):
+def test_killed_at_a_random_moment_and_started_again_it_says_the_same(finished, compare, tmp_path):
     folder, _ = finished
     again = tmp_path / "killed"
-    arguments = ("--methods=cutmix,cutmix_autolabel", f"--output_dir={again}")
+    # One of the two jobs is done, the other will be killed.
+    shutil.copytree(folder, again, ignore=shutil.ignore_patterns("cutmix_autolabel-seed0"))
+    arguments = (TWO, f"--output_dir={again}")
     process = subprocess.Popen(
         [sys.executable, "-m", "train.compare", *SMALL, *arguments],
         cwd=ROOT,
@@ -201,25 +198,27 @@ def test_killed_at_a_random_moment_and_started_again_it_says_the_same(finished, 
     done = again / "jobs" / "cutmix-seed0" / "job.json"
     before = done.stat().st_mtime_ns
     ended = compare(*arguments)
-    assert ended.returncode == 0, ended.stderr
+    assert ended.status == 0, ended.stderr
     assert done.stat().st_mtime_ns == before
     log = (progress.parent / "log.txt").read_text("utf-8")
     assert "continues after epoch" in log
     assert told(again) == told(folder)
-    for job in ("cutmix-seed0", "cutmix_autolabel-seed0"):
-        first, second = (np.load(x / "jobs" / job / "predictions.npz") for x in (folder, again))
-        for key in first:
-            np.testing.assert_array_equal(first[key], second[key])
+    first, second = (
+        np.load(progress.parent / "predictions.npz"),
+        np.load(folder / "jobs" / "cutmix_autolabel-seed0" / "predictions.npz"),
+    )
+    for key in first:
+        np.testing.assert_array_equal(first[key], second[key])
 
 
-def test_a_job_that_fails_is_told_and_the_others_go_on(finished):
+def test_a_job_that_fails_is_told_and_the_others_go_on(finished, compare):
     """On top of what is done: more methods may be asked for, one of which cannot be written."""
     folder, _ = finished
-    obstacle = folder / "jobs" / "vanilla-seed0" / "predictions.npz"
+    obstacle = folder / "jobs" / "vanilla-seed0" / "settings.json"
     obstacle.mkdir(parents=True)
     methods = "--methods=vanilla,cutmix,cutmix_autolabel,at"
     ended = compare(methods, f"--output_dir={folder}")
-    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert ended.status == 1 and "Traceback" not in ended.stderr
     assert "vanilla, seed 0 failed: train.comparison_job: [Errno 21]" in ended.stdout + ended.stderr
     assert "1 jobs failed: vanilla, seed 0." in ended.stderr.strip().splitlines()[-1]
     report = (folder / "report.md").read_text("utf-8")
@@ -227,26 +226,23 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(finished):
     assert "| AT |" in report.split("## Accuracy under attack")[1]
     obstacle.rmdir()
     ended = compare(methods, f"--output_dir={folder}")
-    assert ended.returncode == 0, ended.stderr
+    assert ended.status == 0, ended.stderr
     # At most the job that failed was done again.
     assert "at, seed 0" not in ended.stdout + ended.stderr
     report = (folder / "report.md").read_text("utf-8")
     assert "failed" not in report and "| Vanilla |" in report
 
 
-def test_a_folder_of_other_settings_is_refused_with_the_difference(finished):
+def test_a_folder_of_other_settings_is_refused_with_the_difference(finished, compare):
     folder, _ = finished
     before = (folder / "comparison.json").read_bytes()
-    arguments = ("--methods=cutmix,cutmix_autolabel", "--epochs=5", "--l2=0.5")
-    ended = compare(*arguments, f"--output_dir={folder}")
-    message = ended.stderr.strip().splitlines()[-1]
-    assert ended.returncode == 1
+    message = compare(TWO, "--epochs=5", "--l2=0.5", f"--output_dir={folder}").message()
     assert "epochs: 4 there, 5 asked for; l2: 0.0001 there, 0.5 asked for" in message
     assert (folder / "comparison.json").read_bytes() == before
 
 
 @pytest.fixture(scope="module")
-def refused(tmp_path_factory):
+def refused(run_commands, tmp_path_factory):
     """What each mistake leads to."""
     folder = tmp_path_factory.mktemp("mistakes")
     commands = [
@@ -261,7 +257,7 @@ def refused(tmp_path_factory):
 def test_a_mistake_is_refused_in_one_line(refused, name):
     message = refused[0][name].message()
     assert message.startswith("train.compare: ") and MISTAKES[name][1] in message
-    assert not list(refused[1].glob("*/jobs"))
+    assert [path.name for path in refused[1].iterdir()] == ["printed"]
 
 
 def test_methods_set_what_they_are_and_nothing_else():

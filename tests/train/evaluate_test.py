@@ -11,7 +11,6 @@ from PIL import Image
 import data
 from keras_autolabel import TemperatureScaling
 from tests.conftest import linear_network
-from tests.train.conftest import failing_message, run_commands
 from train.evaluation import figures_of
 from train.predictor import Predictor
 from train.report import means_of, table_of
@@ -38,6 +37,7 @@ MISTAKES = {
         "takes 16x16x1 images. Received: 28x28x1",
     ),
     "size that is fixed": (["--model={run}", "--image_size=32"], "image_size=32 for digits"),
+    "a folder that would not be read": (["--model={run}", "--data_dir=/x"], "data_dir=/x"),
     "other set": (
         [
             *("--model={fashion}", "--dataset=fashion_mnist"),
@@ -50,7 +50,7 @@ MISTAKES = {
 
 
 @pytest.fixture(scope="module")
-def evaluated(finished_run, tmp_path_factory):
+def evaluated(finished_run, run_commands, tmp_path_factory):
     """All that evaluation offers on one run; once more on what that made; every mistake."""
     run, _ = finished_run
     folder = tmp_path_factory.mktemp("evaluated")
@@ -197,20 +197,6 @@ def test_corrupted_figures_are_those_of_the_arrays(evaluated, first, predictor):
             assert {key: row[key] for key in expected} == pytest.approx(expected, abs=1e-5)
 
 
-def test_means_are_over_types_and_severities(first, finished_run):
-    content, rows = first
-    for temperature in dict.fromkeys(row["temperature"] for row in rows):
-        mine = [row for row in rows if row["temperature"] == temperature]
-        means = content["means"][f"{finished_run[0]}, T = {temperature:.3f}"]
-        corrupted = [row for row in mine if row["severity"]]
-        assert means["cacc"] == pytest.approx(np.mean([row["accuracy"] for row in corrupted]))
-        for name in ("ece", "ece_floor", "ece_debiased", "gap", "aurc", "e_aurc"):
-            assert means[f"c{name}"] == pytest.approx(np.mean([row[name] for row in corrupted]))
-        sizes = [abs(row["gap"]) for row in corrupted]
-        assert means["cgap_size"] == pytest.approx(np.mean(sizes))
-        assert means["accuracy"] == mine[0]["accuracy"]
-
-
 def test_report_says_what_was_measured(evaluated, first, finished_run):
     content, _ = first
     printed = evaluated[1]["first"].stdout
@@ -320,7 +306,7 @@ def test_mistake_is_one_clear_line(mistake, evaluated):
 
 
 @pytest.fixture(scope="module")
-def others(finished_run, tmp_path_factory):
+def others(finished_run, run_commands, tmp_path_factory):
     """A run on an image folder, and one that was killed; measured with no flags but the needed."""
     folder = tmp_path_factory.mktemp("others")
     rng = np.random.default_rng(0)
@@ -393,6 +379,6 @@ def test_killed_run_is_measured_at_its_last_checkpoint(others, finished_run):
     assert f"{name}; means over types" in ended["killed"].stdout
 
 
-def test_an_error_of_tensorflow_is_one_line():
-    message = failing_message("evaluate", "evaluate", "--model=none")
-    assert message == "train.evaluate: assertion failed: [no space]"
+def test_an_error_of_tensorflow_is_one_line(run_commands, tmp_path):
+    (ended,) = run_commands([["tests.train.failing_evaluate", "--model=none"]], tmp_path)
+    assert ended.message() == "train.evaluate: assertion failed: [no space]"

@@ -26,6 +26,7 @@ MISTAKES = {
         ["--dataset=cifar10", "--data_dir=/nowhere"],
         "/nowhere/cifar10.* tfds build cifar10",
     ),
+    "a folder that would not be read": (["--data_dir=/nowhere"], "/nowhere"),
     "too many examples": (["--train_examples=5000"], "Received: 5000"),
     "batch too large": (["--batch_size=1249"], "--batch_size=1249 .*1248 training images"),
     "network does not fit": (["--network=resnet50"], "at least 32 pixels.*16, 16, 1"),

@@ -1,5 +1,3 @@
-import json
-import os
 import sys
 
 import numpy as np
@@ -12,7 +10,6 @@ import keras_autolabel as kal
 from tests.conftest import numpy_calibration, numpy_softmax
 from train.evaluation import Scores, figures_of
 from train.report import means_of, table_of, versions
-from train.run_folder import write_json
 
 
 def _predictions(examples=257, classes=5, scale=3.0):
@@ -129,16 +126,3 @@ def test_versions_are_those_of_the_packages():
     assert named["python"] == ".".join(map(str, sys.version_info[:3]))
     assert named["numpy"] == np.__version__
     assert named["keras"].split(".")[0] == ("3" if hasattr(keras, "ops") else "2")
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-    path = str(tmp_path / "metrics.json")
-    write_json(path, {"figures": [1, 2.5], "name": "é"})
-    with open(path, encoding="utf-8") as file:
-        assert json.load(file) == {"figures": [1, 2.5], "name": "é"}
-    with pytest.raises(TypeError):
-        write_json(path, {"first": 1, "no JSON": object()})
-    with open(path, encoding="utf-8") as file:
-        assert json.load(file)["name"] == "é"
-    write_json(path, {})
-    assert os.listdir(tmp_path) == ["metrics.json"]

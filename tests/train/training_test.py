@@ -11,8 +11,8 @@ from tensorflow import keras
 
 import data
 from keras_autolabel import AutoLabelModel
-from tests.conftest import linear_network
-from tests.train.conftest import SMALL_RUN, run_commands
+from tests.conftest import linear_network, numpy_calibration, numpy_softmax
+from tests.train.conftest import SMALL_RUN
 from train import builders, run_folder, training
 from train.builders import build_model
 from train.evaluation import figures_of
@@ -62,6 +62,13 @@ def linear(monkeypatch):
     )
 
 
+def _eager_model(settings: Settings, splits: data.Splits) -> AutoLabelModel:
+    """Without a graph of the train step, which takes most of the time of a short training."""
+    model = build_model(settings, splits)
+    model.run_eagerly = True
+    return model
+
+
 def _metrics(folder: Path) -> dict:
     return json.loads((folder / "metrics.json").read_text("utf-8"))
 
@@ -71,7 +78,7 @@ def _weights(folder: Path) -> list[np.ndarray]:
     return [*model.network.get_weights(), model.label_policy.confidence.numpy()]
 
 
-def test_killed_run_ends_as_if_it_had_not_been_killed(finished_run, tmp_path):
+def test_killed_run_ends_as_if_it_had_not_been_killed(finished_run, run_commands, tmp_path):
     whole, _ = finished_run
     folder = tmp_path / "killed"
     arguments = [*SMALL_RUN, f"--output_dir={folder}"]
@@ -115,14 +122,14 @@ def test_each_draw_of_a_run_that_goes_on_is_that_of_a_whole_run(
             with monkeypatch.context() as patch:
                 patch.setattr(run_folder.Checkpoints, "on_epoch_end", save_and_die)
                 with pytest.raises(KeyboardInterrupt):
-                    train(build_model(settings, splits), settings, splits, str(folder))
+                    train(_eager_model(settings, splits), settings, splits, str(folder))
             assert len(run_folder.read_history(str(folder))) == 2
-        model = build_model(settings, splits)
+        model = _eager_model(settings, splits)
         train(model, settings, splits, str(folder))
         ends.append((model.get_weights(), (folder / "history.csv").read_bytes()))
     # What is done is not trained again.
     monkeypatch.setattr(AutoLabelModel, "fit", lambda *_, **__: pytest.fail("trained again"))
-    again = build_model(settings, splits)
+    again = _eager_model(settings, splits)
     train(again, settings, splits, str(tmp_path / "whole"))
     (weights, history), (weights_resumed, history_resumed) = ends
     assert history_resumed == history
@@ -150,6 +157,8 @@ class Terminating(keras.callbacks.Callback):
 def test_sigterm_ends_behind_the_step_and_the_rest_is_that_of_a_whole_run(
     splits, linear, tmp_path, augmentation, capsys
 ):
+    # In a graph once.
+    build = build_model if augmentation == "mixup" else _eager_model
     settings = _settings(augmentation=augmentation, labels="autolabel", epochs=2, batch_size=32)
     steps = len(splits.train) // 32
     assert steps >= 3
@@ -157,7 +166,7 @@ def test_sigterm_ends_behind_the_step_and_the_rest_is_that_of_a_whole_run(
     for name in ("whole", "terminated"):
         folder = tmp_path / name
         folder.mkdir()
-        model = build_model(settings, splits)
+        model = build(settings, splits)
         if name == "terminated":
             # In the first step, the last but one, the last of an epoch, and the first of the next.
             for at, message in (
@@ -168,7 +177,7 @@ def test_sigterm_ends_behind_the_step_and_the_rest_is_that_of_a_whole_run(
             ):
                 with pytest.raises(run_folder.Terminated, match=message):
                     train(model, settings, splits, str(folder), [Terminating(*at)])
-                model = build_model(settings, splits)
+                model = build(settings, splits)
         train(model, settings, splits, str(folder))
         ends.append((model.get_weights(), (folder / "history.csv").read_bytes()))
     assert f"continues after epoch 1 of 2, step 2 of {steps}." in capsys.readouterr().out
@@ -185,7 +194,9 @@ def test_checkpoints_inside_an_epoch_come_by_the_clock(splits, linear, tmp_path)
     for minutes, number in ((0.0, steps), (60.0, 1)):
         folder = tmp_path / str(minutes)
         folder.mkdir()
-        train(build_model(settings, splits), settings, splits, str(folder), keep=9, minutes=minutes)
+        train(
+            _eager_model(settings, splits), settings, splits, str(folder), keep=9, minutes=minutes
+        )
         assert len(list((folder / "checkpoints").glob("*.index"))) == number
 
 
@@ -228,7 +239,7 @@ def test_each_kind_of_run_trains_measures_draws_and_exports(
 @pytest.mark.parametrize(("augmentation", "labels"), TRAINED_ONLY)
 def test_each_augmentation_and_each_policy_trains(augmentation, labels, splits, linear, tmp_path):
     settings = _settings(augmentation=augmentation, labels=labels)
-    model = build_model(settings, splits)
+    model = _eager_model(settings, splits)
     before = model.network.get_weights()
     train(model, settings, splits, str(tmp_path))
     (epoch,) = run_folder.read_history(str(tmp_path))
@@ -237,12 +248,18 @@ def test_each_augmentation_and_each_policy_trains(augmentation, labels, splits, 
     moved = [np.abs(a - b).max() for a, b in zip(before, model.network.get_weights(), strict=True)]
     assert min(moved) > 1e-4
     _check_labels(model, settings, tmp_path)
+    # The clean hold-out after the epoch, with NumPy; labels may be learned or fixed.
+    kernel, bias = model.network.get_weights()
+    inputs = splits.holdout.images.reshape(len(splits.holdout), -1) / 255.0
+    expected = numpy_calibration(splits.holdout.labels, numpy_softmax(inputs @ kernel + bias))
+    found = [epoch[f"holdout_{name}"] for name in ("ece", "confidence", "accuracy")]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_another_seed_is_another_order_and_another_augmentation(splits, linear, tmp_path):
     losses = []
     for seed in (0, 1):
-        model = build_model(_settings(seed=seed), splits)
+        model = _eager_model(_settings(seed=seed), splits)
         assert model.seed == seed
         folder = tmp_path / str(seed)
         folder.mkdir()

@@ -86,16 +86,6 @@ def test_sizes_may_be_unknown_where_there_is_no_network(augmentation):
 # --- what is drawn --------------------------------------------------------------------------------
 
 
-@every_augmentation
-def test_what_is_drawn_comes_from_the_seed_alone_even_in_a_map(augmentation):
-    labels = tf.zeros([500], tf.int32)
-    seeds = tf.data.Dataset.from_tensor_slices([[1, 1], [1, 2]])
-    mapped = seeds.map(lambda seed: augmentation.draw(labels, seed)).as_numpy_iterator()
-    for drawn, seed in zip(mapped, ([1, 1], [1, 2]), strict=True):
-        for one, other in zip(drawn, augmentation.draw(labels, tf.constant(seed)), strict=True):
-            np.testing.assert_array_equal(one, other)
-
-
 def _columns(drawn) -> dict[str, np.ndarray]:
     """Numbers of an example each, as the number of a cell: all that is drawn, and its place."""
     size = len(drawn.distance)
@@ -174,21 +164,6 @@ def test_a_model_with_it_learns_and_is_saved_and_loaded(augmentation, tmp_path):
         one.train_on_batch(IMAGES, LABELS)
     for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
-
-
-@every_augmentation
-def test_xla_compiles_it_or_it_is_refused_by_name(augmentation):
-    model = AutoLabelModel(NETWORK, augmentation, num_classes=3)
-    if not isinstance(augmentation, Noise):
-        with pytest.raises(ValueError, match=type(augmentation).__name__):
-            model.compile("sgd", jit_compile=True)
-        return
-
-    model.compile("sgd", jit_compile=True)
-    # XLA's random numbers are others.
-    batch = tf.function(augmentation, jit_compile=True)(IMAGES, LABELS, seed=SEED)
-    np.testing.assert_array_equal(batch.labels, LABELS)
-    assert len(set(batch.distance.numpy())) == len(IMAGES)
 
 
 def test_a_data_set_keeps_labels_and_weights_and_draws_every_batch_of_every_epoch_anew():
