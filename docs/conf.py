@@ -31,8 +31,6 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 # TensorFlow tells there which processor it found.
 nb_output_stderr = "remove"
-# What a cell prints is one block, however it was flushed.
-nb_merge_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
