@@ -197,6 +197,13 @@ def test_corrupted_figures_are_those_of_the_arrays(evaluated, first, predictor):
             assert {key: row[key] for key in expected} == pytest.approx(expected, abs=1e-5)
 
 
+def test_progress_bars_leave_logs_alone(evaluated, finished_run):
+    # What the commands print goes into files; these are marks of tqdm's bars and of Keras'.
+    for ended in (evaluated[1]["first"], finished_run[1]):
+        for text in (ended.stdout, ended.stderr):
+            assert not [mark for mark in ("%|", "━", "[==", "\b") if mark in text]
+
+
 def test_report_says_what_was_measured(evaluated, first, finished_run):
     content, _ = first
     printed = evaluated[1]["first"].stdout
