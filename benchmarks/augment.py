@@ -277,7 +277,7 @@ def comparisons(images: np.ndarray) -> list[Case]:
 
 
 def growth() -> Iterator[Case]:
-    """AugMix by side, batch and depth."""
+    """AugMix by side, batch, depth and workers."""
     few = FLAGS.tiny
     for side in (8, 16) if few else (16, 32, 64, 112, 224):
         images = crops(side, FLAGS.seed, 2 if few else None)
@@ -296,6 +296,11 @@ def growth() -> Iterator[Case]:
         ways = [Way("keras_autolabel", partial(ours, kal.AugMix(max_depth=depth), images))]
         grows = ("largest depth of a chain", depth)
         yield Case("AugMix, 32×32×3", ways, len(images), grows=grows)
+    for workers in (1, 2):
+        images = crops(16 if few else 32, FLAGS.seed, 2 if few else MOST_IMAGES)
+        ways = [Way("keras_autolabel", partial(many, kal.AugMix(), images, workers))]
+        grows = ("workers, each a core", workers)
+        yield Case("AugMix, 32×32×3", ways, len(images), grows=grows, clock="wall")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import sys
 
 from absl import app, flags
 
+import data
 from benchmarks.updates import callback_of, shown, table_of, train
 from data.splits import split_off
 from train import builders, command_line
@@ -40,7 +41,8 @@ def main(argv: list[str]) -> None:
         settings, _ = command_line.settings_from_flags()
         builders.check(dataclasses.replace(settings, labels="autolabel"))
         splits = builders.load_data(settings)
-        guide, judge = split_off(splits.holdout, FLAGS.judge_examples, seed=0, what="judge")
+        parts = split_off(splits.holdout, FLAGS.judge_examples, seed=0, what="judge")
+        guide, judge = (data.in_memory(part) for part in parts)
         splits = dataclasses.replace(splits, holdout=guide)
         for update in FLAGS.updates:
             callback_of(update, judge)

@@ -16,7 +16,7 @@ from absl import app
 from tensorflow import keras
 
 import keras_autolabel as kal
-from benchmarks.rounds import FLAGS, Case, Way, benchmark, define_flags
+from benchmarks.rounds import FLAGS, Case, Way, benchmark, define_flags, peak_megabytes
 from keras_autolabel.batch import AugmentedBatch, label_rows
 from train.small_resnet import small_resnet
 
@@ -99,10 +99,11 @@ def cases() -> Iterator[Case]:
     features = rng.normal(size=[size, 64]).astype(np.float32)
     head = keras.Sequential([keras.Input([64]), keras.layers.Dense(classes)])
     yield _steps(f"one layer of 64 inputs, {classes:,} classes", head, features, classes)
+    yield _alone(4 if FLAGS.tiny else 4096, classes, note=_peak)
     for classes in (10, 50) if FLAGS.tiny else (10, 100, 1000, 21_841):
-        yield _alone(size, classes, ("classes", classes))
+        yield _alone(size, classes, grows=("classes", classes))
     for size in (2, 4) if FLAGS.tiny else (8, 64, 512, 4096):
-        yield _alone(size, 100, ("rows in a batch of 100 classes", size))
+        yield _alone(size, 100, grows=("rows in a batch of 100 classes", size))
 
 
 def _steps(what: str, network: keras.Model, inputs: np.ndarray, classes: int) -> Case:
@@ -114,15 +115,21 @@ def _steps(what: str, network: keras.Model, inputs: np.ndarray, classes: int) ->
     return Case(f"train step, {what}, batch {len(inputs)}", ways, unit="step")
 
 
-def _alone(size: int, classes: int, grows: tuple[str, float]) -> Case:
+def _alone(size: int, classes: int, grows: tuple[str, float] | None = None, note="") -> Case:
     rng = np.random.default_rng(FLAGS.seed)
     logits = tf.constant(rng.normal(size=[size, classes]).astype(np.float32))
     batch = batch_of(np.zeros([size, 1], np.float32), classes)
     ways = [
-        Way(name, partial(loss_and_gradient, logits, batch, loss))
+        Way(name, partial(loss_and_gradient, logits, batch, loss), note)
         for name, loss in losses(classes).items()
     ]
-    return Case("loss and gradient", ways, size, unit="row", grows=grows)
+    what = "loss and gradient" if grows else f"loss and gradient, {size:,} × {classes:,}"
+    return Case(what, ways, size, unit="row", grows=grows)
+
+
+def _peak(run: Callable) -> str:
+    """Memory at the peak; the logits take that of one tensor of their size before."""
+    return f"{peak_megabytes(run):,.0f} MB at the peak"
 
 
 if __name__ == "__main__":

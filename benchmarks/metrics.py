@@ -20,7 +20,7 @@ import tensorflow as tf
 from absl import app
 
 import keras_autolabel as kal
-from benchmarks.rounds import FLAGS, Case, Way, benchmark, define_flags
+from benchmarks.rounds import FLAGS, Case, Way, benchmark, define_flags, peak_megabytes
 
 BINS = 15
 STREAMED = 10_000
@@ -94,8 +94,9 @@ def _with_value(ece: Callable[[], float]) -> Callable[[], None]:
 
 
 def found(run: Callable) -> str:
-    """The value, for which all should be of one mind."""
-    return f"ECE {run.value:.5f}"
+    """The value, for which all should be of one mind, and the memory that it took."""
+    peak = peak_megabytes(run)
+    return f"ECE {run.value:.5f}; {peak:.0f} MB at the peak"
 
 
 def imports() -> Callable[[], None]:

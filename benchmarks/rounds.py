@@ -6,6 +6,7 @@ counted, which leave out what the machine does for others.
 """
 
 import json
+import math
 import os
 import pathlib
 import platform
@@ -162,6 +163,29 @@ def seconds_of(run: Callable[[], int | None], clock: Callable[[], float]) -> flo
     while (spent := clock() - start) < least or not count:
         count += run() or 1
     return spent / count
+
+
+def peak_megabytes(run: Callable[[], object]) -> float:
+    """Memory that a run takes at its peak, above what the process had before it.
+
+    Args:
+        run: What is done.
+
+    Returns:
+        Millions of bytes; NaN where the system does not count them as Linux does.
+    """
+    if not pathlib.Path("/proc/self/clear_refs").exists():
+        return math.nan
+    # Forgets the peak of the process so far.
+    pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    before = _kilobytes("VmRSS")
+    run()
+    return 1.024e-3 * (_kilobytes("VmHWM") - before)
+
+
+def _kilobytes(name: str) -> int:
+    status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition(f"{name}:")[2].split()[0])
 
 
 def table_row(row: dict[str, Any]) -> str:

@@ -1,7 +1,9 @@
 """Rounds, ratios and rows of benchmarks, with clocks that are wound by hand."""
 
+import pathlib
 import types
 
+import numpy as np
 import pytest
 
 from benchmarks import rounds
@@ -51,3 +53,14 @@ def test_what_is_quick_is_repeated(flags):
 
     assert rounds.seconds_of(run, lambda: now[0]) == pytest.approx(rounds.LEAST_SECONDS / 4)
     assert now[0] == pytest.approx(rounds.LEAST_SECONDS)
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/clear_refs").exists(), reason="Linux counts")
+@pytest.mark.parametrize("megabytes", [80, 160])
+def test_memory_is_that_of_the_peak_which_is_gone_in_the_end(megabytes):
+    def run():
+        np.ones(megabytes * 10**6, np.uint8)
+        np.ones(40 * 10**6, np.uint8)
+
+    run()
+    assert rounds.peak_megabytes(run) == pytest.approx(megabytes, abs=8)
