@@ -30,7 +30,7 @@ from tqdm import tqdm
 import data
 from data import corrupted_sets
 from data.splits import split_off
-from train import builders, command_line, run_folder, training
+from train import builders, command_line, comparison, run_folder, training
 from train.evaluation import Row, figures_of, mean_over_corruptions
 from train.settings import FIELDS, Settings
 
@@ -47,9 +47,10 @@ FIGURES = {
 CORRUPTION_SEVERITIES = (1, 3, 5)
 ROWS = 500
 
-command_line.define_flags(sorted(FIELDS.keys() - {"augmentation", "labels", "severity"}))
-for name, value in {"epochs": 20, "l2": 1e-4, "examples_per_bucket": 200}.items():
-    flags.FLAGS.set_default(name, value)
+command_line.define_flags(
+    sorted(FIELDS.keys() - {"augmentation", "labels", "severity"}),
+    defaults={**comparison.DEFAULTS, "examples_per_bucket": 200},
+)
 flags.DEFINE_list("severities", ["1", "3", "5", "7", "10"], "Of AugMix, out of 0.1 to 10.")
 flags.DEFINE_integer("seeds", 3, "How many seeds, from --seed on.", lower_bound=1)
 flags.DEFINE_enum("measured", "holdout", ["holdout", "test"], "Images that are measured.")

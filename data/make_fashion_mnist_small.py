@@ -11,7 +11,6 @@ another zlib may pack the same pixels otherwise.
 import argparse
 import hashlib
 import os
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -103,18 +102,8 @@ def picture_of(images: np.ndarray, columns: int) -> np.ndarray:
     return tiles.reshape(-1, columns * SIDE)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the file as the command line says.
-
-    Args:
-        arguments: without the program's name. Default: those of the command line.
-
-    Returns:
-        The exit status: 0.
-
-    Raises:
-        SystemExit: with status 2 and one line on stderr where the request cannot be fulfilled.
-    """
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make the file as the command line says, or end with one line that says why not."""
     from PIL import Image
 
     parser = argparse.ArgumentParser(
@@ -136,8 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     print(f"{options.output}: {sum(map(len, chosen))} images")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

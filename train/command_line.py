@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 from absl import flags, logging
@@ -24,13 +24,17 @@ DEFINE = {
 }
 
 
-def define_flags(names: Iterable[str], *, of_the_run: bool = False) -> None:
+def define_flags(
+    names: Iterable[str], *, of_the_run: bool = False, defaults: Mapping[str, object] | None = None
+) -> None:
     """Defines a flag for each of some settings, as ``Settings`` declares it.
 
     Args:
         names: Names of settings.
         of_the_run: Whether the default is what the run that is looked at was trained with.
+        defaults: Name of a setting -> its default, where that is not the one of ``Settings``.
     """
+    defaults = defaults or {}
     for name in names:
         metadata = FIELDS[name].metadata
         help = metadata["help"]
@@ -40,8 +44,35 @@ def define_flags(names: Iterable[str], *, of_the_run: bool = False) -> None:
             help += " By default as for the run."
         kind, *_ = typing.get_args(FIELDS[name].type) or (FIELDS[name].type,)
         define = flags.DEFINE_enum if "enum_values" in metadata["options"] else DEFINE[kind]
-        default = None if of_the_run else FIELDS[name].default
+        default = None if of_the_run else defaults.get(name, FIELDS[name].default)
         define(name, default, help=help, **metadata["options"])
+
+
+def define_severities(default: list[str] | None, help: str) -> None:
+    """Defines ``--severities`` of corruptions."""
+    flags.DEFINE_list("severities", default, help)
+    flags.register_validator(
+        "severities",
+        lambda texts: texts is None or bool(texts) and set(texts) <= set("12345"),
+        "must be whole numbers from 1 to 5, separated by commas.",
+    )
+
+
+def define_epsilons(name: str, default: list[str], help: str) -> None:
+    """Defines a flag for the ε of attacks."""
+    flags.DEFINE_list(name, default, help)
+    flags.register_validator(
+        name,
+        _are_epsilons,
+        "must be numbers above 0 and at most 1, separated by commas; 8 grey levels are 0.0314.",
+    )
+
+
+def _are_epsilons(texts: list[str]) -> bool:
+    try:
+        return all(0.0 < float(text) <= 1.0 for text in texts)
+    except ValueError:
+        return False
 
 
 def settings_from_flags() -> tuple[Settings, list[str]]:

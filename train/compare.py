@@ -35,12 +35,7 @@ from train.comparison import Job, Plan
 from train.methods import GROUPS, METHODS, method_names
 from train.settings import FIELDS, is_read
 
-# What a comparison does otherwise than a single run; docs/results.md says why.
-DEFAULTS = {"epochs": 20, "l2": 1e-4}
-
-command_line.define_flags(FIELDS)
-for name, value in DEFAULTS.items():
-    flags.FLAGS.set_default(name, value)
+command_line.define_flags(FIELDS, defaults=comparison.DEFAULTS)
 flags.DEFINE_boolean("download", False, "Lets TFDS download and prepare a data set, once.")
 flags.DEFINE_list(
     "methods", ["quick"], f"Groups ({', '.join(GROUPS)}) or methods, separated by commas."
@@ -59,11 +54,11 @@ flags.DEFINE_string(
     "ovadia17",
     "Names or groups (hendrycks15, ovadia17, all19) of corruptions, separated by commas.",
 )
-flags.DEFINE_list("severities", ["1", "3", "5"], "Of the corruptions, out of 1 to 5.")
+command_line.define_severities(["1", "3", "5"], "Of the corruptions, out of 1 to 5.")
 flags.DEFINE_integer(
     "corrupted_examples", None, "Test images that are corrupted; all by default.", lower_bound=1
 )
-flags.DEFINE_list(
+command_line.define_epsilons(
     "test_attack_epsilons",
     ["0.01", "0.02", "0.03"],
     "ε of the PGD attacks on networks of the group adversarial, on the scale of [0, 1].",
@@ -73,23 +68,6 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer("test_attack_restarts", 1, "Random starts; 3 in the paper.", lower_bound=1)
 flags.DEFINE_integer("test_attack_examples", 500, "Test images that are attacked.", lower_bound=1)
-flags.register_validator(
-    "severities",
-    lambda texts: bool(texts) and set(texts) <= set("12345"),
-    "must be whole numbers from 1 to 5, separated by commas.",
-)
-
-
-@flags.validator(
-    "test_attack_epsilons",
-    "must be numbers above 0 and at most 1, separated by commas; 8 grey levels are 0.0314.",
-)
-def _are_epsilons(texts: list[str]) -> bool:
-    try:
-        return all(0.0 < float(text) <= 1.0 for text in texts)
-    except ValueError:
-        return False
-
 
 FLAGS = flags.FLAGS
 

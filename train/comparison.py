@@ -30,6 +30,8 @@ PLAN, CORRUPTED, JOB, PROGRESS, LOG = (
     "progress.json",
     "log.txt",
 )
+# What a comparison does otherwise than a single run; docs/results.md says why.
+DEFAULTS = {"epochs": 20, "l2": 1e-4}
 # Training's part of a job, in the progress bar.
 TRAINING_SHARE = 0.7
 

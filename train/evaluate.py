@@ -44,8 +44,10 @@ flags.DEFINE_string("corrupted_dir", None, "Folder of corrupted images; none by 
 flags.DEFINE_string(
     "corruptions", None, "Names or groups (hendrycks15, ovadia17, all19), separated by commas."
 )
-flags.DEFINE_list("severities", None, "Out of 1 to 5; all by default.")
-flags.DEFINE_list("attack_epsilons", [], "ε of PGD attacks on the scale of [0, 1], with commas.")
+command_line.define_severities(None, "Out of 1 to 5; all by default.")
+command_line.define_epsilons(
+    "attack_epsilons", [], "ε of PGD attacks on the scale of [0, 1], with commas."
+)
 flags.DEFINE_integer(
     "attack_examples", 1000, "Test images that are attacked, as above.", lower_bound=1
 )
@@ -62,23 +64,6 @@ flags.DEFINE_integer("batch_size", 500, "Images that are predicted at once.", lo
 flags.DEFINE_integer("processes", os.cpu_count(), "Workers that make corruptions.", lower_bound=1)
 flags.DEFINE_string("output_dir", None, "Folder of the results; <first model>-evaluation.")
 flags.mark_flag_as_required("model")
-flags.register_validator(
-    "severities",
-    lambda texts: set(texts or []) <= set("12345"),
-    "must be whole numbers from 1 to 5, separated by commas.",
-)
-
-
-@flags.validator(
-    "attack_epsilons",
-    "must be numbers above 0 and at most 1, separated by commas; 8 grey levels are 0.0314.",
-)
-def _are_epsilons(texts: list[str]) -> bool:
-    try:
-        return all(0.0 < float(text) <= 1.0 for text in texts)
-    except ValueError:
-        return False
-
 
 FLAGS = flags.FLAGS
 
