@@ -17,7 +17,7 @@ from keras_autolabel.batch import (
     check_whole,
 )
 from keras_autolabel.calibration import calibration_of, calibration_sums, noise_floor_of
-from keras_autolabel.checks import check_values
+from keras_autolabel.checks import check_values, divergence_of, names_of_non_finite
 from keras_autolabel.distribution import block_seed
 from keras_autolabel.labels import LabelTable, update_confidence
 from keras_autolabel.model import AutoLabelModel
@@ -99,7 +99,8 @@ class AutoLabel(keras.callbacks.Callback):
             see ``calibration.debiased_ece``; the paper's takes it as measured.
 
     Attributes:
-        history: A ``LabelEpoch`` for each epoch.
+        history: A ``LabelEpoch`` for each epoch that this object has seen; where a model that
+            was trained before is trained on, it begins there, which ``fit`` says where it prints.
 
     Raises:
         ValueError: If the hold-out is empty or cannot be right, or an argument is out of range;
@@ -179,16 +180,31 @@ class AutoLabel(keras.callbacks.Callback):
         self.sums_of_bucketed = self._on_all_replicas(self._sums_of_bucketed)
         self.sums_of_clean = self._on_all_replicas(self._sums_of_clean)
 
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Says so once where labels go on from those of a model that was trained before."""
+        # Behind on_train_begin, in which ``BackupAndRestore`` restores.
+        steps = int(tf.convert_to_tensor(self.model.draws))
+        if steps and not self.history and self.params.get("verbose"):
+            print(
+                f"AutoLabel goes on from the labels of the model, {steps} steps old; its history "
+                f"begins with epoch {epoch + 1}."
+            )
+
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Measures the hold-out in every bucket and updates the table."""
         policy = self.model.label_policy
         nothing = np.full(policy.bucket_shape, np.nan, np.float32)
         ece, conf, acc = nothing, nothing, nothing
-        with self._weights_that_stay():
-            clean_ece, clean_conf, clean_acc = self.measure_clean()
-            if epoch >= self.start_epoch:
-                ece, conf, acc = self.measure(epoch)
-        if epoch >= self.start_epoch:
+        clean_ece, clean_conf, clean_acc = (float("nan"),) * 3
+        diverged = bool(names_of_non_finite(self.model.network.weights))
+        if diverged:
+            self._stop(epoch, (logs or {}).get("loss", 0.0))
+        else:
+            with self._weights_that_stay():
+                clean_ece, clean_conf, clean_acc = self.measure_clean()
+                if epoch >= self.start_epoch:
+                    ece, conf, acc = self.measure(epoch)
+        if epoch >= self.start_epoch and not diverged:
             updated = update_confidence(
                 tf.convert_to_tensor(policy.confidence),
                 ece=ece,
@@ -198,7 +214,7 @@ class AutoLabel(keras.callbacks.Callback):
                 floor=1.0 / self.model.num_classes,
             )
             policy.confidence.assign(updated)
-            _warn_of_kept(ece)
+            _warn_of_kept(ece, epoch)
         label = tf.convert_to_tensor(policy.confidence).numpy()
         self.history.append(
             {
@@ -222,6 +238,16 @@ class AutoLabel(keras.callbacks.Callback):
         logs.update(_named("holdout_ece", ece))
         logs.update(_named("holdout_accuracy", acc))
         logs.update(_named("holdout_confidence", conf))
+
+    def _stop(self, epoch: int, loss: float) -> None:
+        """Ends a training whose weights no step can mend."""
+        self.model.stop_training = True
+        steps = int(tf.convert_to_tensor(self.model.draws))
+        warnings.warn(
+            f"Training has diverged, and stops: in epoch {epoch + 1}, after {steps} steps in all, "
+            f"{divergence_of(self.model, loss)}. The labels stay as they were.",
+            stacklevel=3,
+        )
 
     # --- the hold-out, augmented ------------------------------------------------------------------
 
@@ -397,11 +423,11 @@ def _named(name: str, table: np.ndarray) -> dict[str, float]:
     }
 
 
-def _warn_of_kept(ece: np.ndarray) -> None:
-    kept = [str(index) for index in np.flatnonzero(~np.isfinite(ece))]
+def _warn_of_kept(ece: np.ndarray, epoch: int) -> None:
+    kept = ["_".join(map(str, index)) for index in np.argwhere(~np.isfinite(ece))]
     if kept:
         warnings.warn(
-            f"No finite ECE in bucket {', '.join(kept)} (no example, or the network returned NaN): "
-            "its label is kept.",
+            f"Epoch {epoch + 1}: no finite ECE in bucket {', '.join(kept)} (no example, or the "
+            "network returned NaN): its label is kept.",
             stacklevel=3,
         )

@@ -15,6 +15,7 @@ from keras_autolabel.batch import (
     known_classes,
     refused_in_one_line,
 )
+from keras_autolabel.distribution import replicas_of_non_finite
 from keras_autolabel.losses import SoftTargetLoss
 
 
@@ -264,3 +265,27 @@ def names_of_non_finite(weights: Iterable) -> list[str]:
         if "float" in str(weight.dtype)
         and not np.all(tf.math.is_finite(tf.convert_to_tensor(weight)))
     ]
+
+
+def divergence_of(model: keras.Model, loss: float) -> str:
+    """What of a model that is trained is not finite, in words.
+
+    Args:
+        model: A compiled ``AutoLabelModel``.
+        loss: What Keras logs as its loss.
+
+    Returns:
+        Empty where all is well; else the replicas whose loss is not finite, where it is that of
+        some alone, and the first weights that are not.
+    """
+    found = []
+    if not np.isfinite(loss):
+        with model.distribute_strategy.scope():
+            broken, replicas = replicas_of_non_finite(model.metrics[0].variables[0])
+        where = f" on replica {', '.join(map(str, broken))} of {replicas}, counted from 0"
+        found.append("the loss is not finite" + (where if 0 < len(broken) < replicas else ""))
+    names = names_of_non_finite(model.network.weights)
+    if names:
+        more = ", ..." if len(names) > 3 else ""
+        found.append(f"{len(names)} weights are not finite ({', '.join(names[:3])}{more})")
+    return "; ".join(found)

@@ -7,6 +7,7 @@ the number of replicas.
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
@@ -38,6 +39,26 @@ def replicas() -> tuple[Any, int]:
     if context is None:
         return 0, 1
     return context.replica_id_in_sync_group, context.num_replicas_in_sync
+
+
+def replicas_of_non_finite(variable: Any) -> tuple[list[int], int]:
+    """The replicas whose own value of a variable holds a NaN or an infinity.
+
+    Args:
+        variable: A variable of Keras, such as the sum that a metric keeps on each replica.
+
+    Returns:
+        Their numbers, counted from 0 on this machine, and how many replicas it has.
+
+    Example:
+        >>> replicas_of_non_finite(tf.Variable([1.0, float("nan")]))
+        ([0], 1)
+    """
+    # Keras 3 keeps TensorFlow's in one of its own.
+    inner = variable.value if isinstance(variable.value, tf.Variable) else variable
+    values = tf.distribute.get_strategy().experimental_local_results(inner)
+    broken = [n for n, value in enumerate(values) if not np.all(tf.math.is_finite(value))]
+    return broken, len(values)
 
 
 def replica_seed(seed: tf.Tensor) -> tf.Tensor:

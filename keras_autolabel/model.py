@@ -229,7 +229,9 @@ class AutoLabelModel(keras.Model):
                 self._check_data(*parts[:2])
             except ValueError as error:
                 raise ValueError(f"validation_data: {error}") from error
-        if not isinstance(given.get("callbacks"), keras.callbacks.CallbackList):
+        if isinstance(given.get("callbacks"), keras.callbacks.CallbackList):
+            LabelLogs.check_order(given["callbacks"].callbacks)
+        else:
             learns = self.given_loss is None and isinstance(self.label_policy, LabelTable)
             callbacks = tf.nest.flatten(given.get("callbacks") or [])
             given["callbacks"] = LabelLogs.around(callbacks, learns=learns)

@@ -59,6 +59,23 @@ class LabelLogs(keras.callbacks.Callback):
         logs = cls(forgotten=learns and not first, log_dirs=[board.log_dir for board in boards])
         return [*first, *others, logs, *boards]
 
+    @staticmethod
+    def check_order(callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Warns of callbacks that stand before one that updates labels, and so see old ones.
+
+        Args:
+            callbacks: Those of a ``CallbackList``, whose order is its owner's.
+        """
+        updates = [getattr(callback, "updates_labels", False) for callback in callbacks]
+        last = max((place for place, update in enumerate(updates) if update), default=0)
+        before = [type(callbacks[n]).__name__ for n in range(last) if not updates[n]]
+        if before:
+            warnings.warn(
+                f"{', '.join(before)} would keep labels that are one update old: put "
+                f"{type(callbacks[last]).__name__} first in the CallbackList, or give fit a list.",
+                stacklevel=3,
+            )
+
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Takes out what the history has by now, and warns once of labels that nothing updates."""
         names = [name for name in logs or () if name.startswith(DETAILS)]

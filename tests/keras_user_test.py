@@ -323,6 +323,52 @@ def test_what_is_saved_is_the_table_of_the_next_epoch(digits, tmp_path, first):
         np.testing.assert_array_equal(saved.label_policy.confidence, entry["label"])
 
 
+@pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
+def test_the_best_checkpoint_has_the_labels_of_its_epoch(digits, tmp_path, ending):
+    images, labels = digits
+    model = _compiled(kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=3), num_classes=10))
+    auto = kal.AutoLabel((images[600:800], labels[600:800]), step_size=0.5)
+    path, weights = str(tmp_path / f"best{ending}"), []
+
+    class Rating(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["rating"] = (0.1, 0.3, 0.2)[epoch]
+            weights.append(self.model.network.get_weights())
+
+    saves = keras.callbacks.ModelCheckpoint(
+        path, "rating", mode="max", save_best_only=True, save_weights_only=ending != ".keras"
+    )
+    callbacks = [Rating(), saves, auto]
+    model.fit(images[:256], labels[:256], epochs=3, verbose=0, callbacks=callbacks)
+    if ending == ".keras":
+        best = keras.models.load_model(path)
+    else:
+        best = kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=3), num_classes=10)
+        best.load_weights(path)
+    first, second, third = (entry["label"] for entry in auto.history)
+    assert np.any(first != second) and np.any(second != third)
+    np.testing.assert_array_equal(best.label_policy.confidence, second)
+    for one, other in zip(best.network.get_weights(), weights[1], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_order_that_keeps_old_labels_is_told_of(digits, tmp_path, first):
+    images, labels = digits[0][:64], digits[1][:64]
+    model = _compiled(kal.AutoLabelModel(_network(), kal.Mixup(), num_classes=10))
+    auto = kal.AutoLabel((images, labels), step_size=0.5)
+    backup = keras.callbacks.BackupAndRestore(str(tmp_path))
+    ordered = [auto, backup] if first else [backup, auto]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for callbacks in (ordered, keras.callbacks.CallbackList(ordered, model=model, epochs=1)):
+            model.fit(images, labels, verbose=0, callbacks=callbacks)
+    told = [str(w.message) for w in caught if "one update old" in str(w.message)]
+    # A list is put into order; whose list of Keras' own it is, keeps it.
+    assert len(told) == (0 if first else 1)
+    assert first or ("BackupAndRestore" in told[0] and "AutoLabel first" in told[0])
+
+
 # --- 8: arguments ---------------------------------------------------------------------------------
 
 

@@ -18,11 +18,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from keras_autolabel.checks import divergence_of
 from train.reasons import reason_of
 from train.settings import FIELDS, Settings
 
 SETTINGS, METRICS, HISTORY = "settings.json", "metrics.json", "history.csv"
 CHECKPOINTS = "checkpoints"
+DIVERGED = "Training has diverged; lower --learning_rate."
 
 
 def open_run(folder: str, settings: Settings, *, overwrite: bool) -> None:
@@ -178,8 +180,8 @@ class Checkpoints(keras.callbacks.Callback):
     """Keeps all that training needs to go on after a kill, inside an epoch, too.
 
     These are weights, labels, optimizer, the epoch, its steps that are done, and what the metrics
-    have counted in them. It must stand behind ``AutoLabel``, so that the labels it keeps are those
-    of the next epoch.
+    have counted in them. Nothing is kept of a network that has diverged, which is an error at once.
+    It must stand behind ``AutoLabel``, so that the labels it keeps are those of the next epoch.
 
     Args:
         model: A compiled model.
@@ -248,22 +250,30 @@ class Checkpoints(keras.callbacks.Callback):
             variable.assign(tf.cast(part.reshape(variable.shape), variable.dtype))
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Writes a checkpoint if it is time, or the end."""
+        """Writes a checkpoint if it is time, or the end.
+
+        Raises:
+            ValueError: If the loss or, where it matters, a weight is not finite.
+        """
+        step, loss = self.first_step + batch + 1, (logs or {}).get("loss", 0.0)
+        ends = batch + 1 == self.params["steps"]
         late = time.monotonic() - self.last > 60.0 * self.minutes
-        if batch + 1 == self.params["steps"] or not (late or self.terminated):
-            return
-        values = [np.ravel(tf.convert_to_tensor(v)) for v in self._metric_variables()]
-        self.counted.assign(np.concatenate(values).astype(np.float64))
-        self._save(self.now, self.first_step + batch + 1, logs)
+        due = not ends and (late or self.terminated)
+        # Weights are looked at before they are kept, or measured on the hold-out.
+        what = divergence_of(self.model, loss) if ends or due or not np.isfinite(loss) else ""
+        if what:
+            raise ValueError(f"{DIVERGED} Epoch {self.now + 1}, step {step}: {what}.")
+        if due:
+            values = [np.ravel(tf.convert_to_tensor(v)) for v in self._metric_variables()]
+            self.counted.assign(np.concatenate(values).astype(np.float64))
+            self._save(self.now, step)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes a checkpoint."""
-        self._save(epoch + 1, 0, logs)
+        self._save(epoch + 1, 0)
 
-    def _save(self, epoch: int, step: int, logs: dict | None) -> None:
-        """Whole or not at all; nothing of a network that has diverged."""
-        if not np.isfinite((logs or {}).get("loss", 0.0)):
-            return
+    def _save(self, epoch: int, step: int) -> None:
+        """Whole or not at all."""
         self.epoch.assign(epoch)
         self.step.assign(step)
         self.manager.save()

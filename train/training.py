@@ -12,7 +12,6 @@ from tensorflow import keras
 import data
 import keras_autolabel as kal
 from keras_autolabel import plots
-from keras_autolabel.checks import names_of_non_finite
 from train import builders, hparams, run_folder
 from train.evaluation import figures_of
 from train.reasons import reason_of
@@ -24,7 +23,6 @@ CALIBRATION = ("ece", "accuracy", "confidence")
 BOARD = "tensorboard"
 # How logits were divided: not at all, or by a temperature fitted on the clean hold-out.
 TEMPERATURES = ("none", "clean_holdout")
-DIVERGED = "Training has diverged; lower --learning_rate."
 
 
 def train(
@@ -61,14 +59,12 @@ def train(
         *builders.build_callbacks(settings, model, splits.holdout),
         run_folder.History(folder, done),
         keras.callbacks.TensorBoard(os.path.join(folder, BOARD), write_graph=False),
-        keras.callbacks.TerminateOnNaN(),
         checkpoints,
         *callbacks,
     ]
     # Of an epoch that was begun the rest comes first: Keras' epochs are of equal length.
     legs = [(done, done + 1, step), (done + 1, settings.epochs, 0)]
     legs = [leg for leg in (legs if step else [(done, settings.epochs, 0)]) if leg[0] < leg[1]]
-    losses = []
     try:
         for first, end, skipped in legs:
             batches = splits.train.training_batches(
@@ -82,7 +78,7 @@ def train(
                 # Metrics have no variables before they have seen a batch.
                 model.test_on_batch(*next(iter(batches)))
             with checkpoints.on_sigterm():
-                history = model.fit(
+                model.fit(
                     batches,
                     epochs=end,
                     initial_epoch=first,
@@ -91,18 +87,11 @@ def train(
                     shuffle=False,
                     verbose=1 if sys.stdout.isatty() else 2,
                 )
-            losses += history.history["loss"]
     except tf.errors.InvalidArgumentError as error:
         # An attack stops at the first gradient that is not finite.
         if "is not finite" not in str(error):
             raise
-        raise ValueError(f"{DIVERGED} {reason_of(error)}") from error
-    broken = names_of_non_finite(model.network.weights)
-    if broken:
-        names = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
-        raise ValueError(f"{DIVERGED} {len(broken)} weights are not finite: {names}")
-    if not np.all(np.isfinite(losses)):
-        raise ValueError(f"{DIVERGED} The loss is not finite.")
+        raise ValueError(f"{run_folder.DIVERGED} {reason_of(error)}") from error
 
 
 def measure(

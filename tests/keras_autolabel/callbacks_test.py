@@ -266,12 +266,48 @@ class Broken(Dimming):
 def test_a_bucket_with_nan_keeps_its_label_and_the_others_learn(digits):
     holdout = [part[100:250] for part in digits]
     model, callback = _model(Broken()), AutoLabel(holdout, step_size=0.5)
-    with pytest.warns(UserWarning, match="No finite ECE in bucket 1 "):
+    with pytest.warns(UserWarning, match="Epoch 1: no finite ECE in bucket 1 "):
         _fit(model, digits, callback)
     ece, conf, acc = _measured(model, *holdout)
     expected = np.clip(0.7 - 0.5 * ece * np.sign(conf - acc), np.maximum(acc, 0.1), 1)
     expected[1] = 0.7
     np.testing.assert_allclose(model.label_policy.confidence, expected, atol=1e-5)
+
+
+class Breaking(keras.callbacks.Callback):
+    """Makes a weight no number behind the last step of an epoch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(tf.convert_to_tensor(self.model.draws)) == 4:
+            kernel, bias = self.model.network.get_weights()
+            self.model.network.set_weights([kernel, np.full_like(bias, np.nan)])
+
+
+def test_a_network_that_is_no_number_ends_training_and_leaves_the_labels(digits):
+    holdout = tuple(part[100:250] for part in digits)
+    model, callback = _model(), AutoLabel(holdout, step_size=0.5)
+    with pytest.warns(UserWarning, match=r"epoch 2, after 4 steps in all, 1 weights are not fin"):
+        history = _fit(model, digits, [callback, Breaking()], epochs=5)
+    assert len(history["loss"]) == len(callback.history) == 2
+    learned = callback.history[0]["label"]
+    assert np.all(learned != np.float32(0.7))
+    for label in (callback.history[1]["label"], model.label_policy.confidence):
+        np.testing.assert_array_equal(label, learned)
+    assert np.isnan(history["holdout_ece_0"][1])
+
+
+def test_history_says_where_it_begins_when_a_model_is_trained_on(digits, capsys):
+    holdout = tuple(part[100:250] for part in digits)
+    images, labels = (part[:64] for part in digits)
+    model, first, second = _model(), AutoLabel(holdout), AutoLabel(holdout)
+    options = {"batch_size": 32, "verbose": 2}
+    model.fit(images, labels, callbacks=[first], epochs=2, **options)
+    model.fit(images, labels, callbacks=[first], initial_epoch=2, epochs=3, **options)
+    assert "AutoLabel goes on" not in capsys.readouterr().out
+    model.fit(images, labels, callbacks=[second], initial_epoch=3, epochs=5, **options)
+    told = [line for line in capsys.readouterr().out.splitlines() if "AutoLabel goes on" in line]
+    assert len(told) == 1 and "6 steps old" in told[0] and "begins with epoch 4" in told[0]
+    assert [entry["epoch"] for entry in second.history] == [3, 4]
 
 
 # --- what is refused ------------------------------------------------------------------------------

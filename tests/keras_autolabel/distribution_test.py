@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,34 @@ def _uneven(strategy) -> dict:
     return {"loss": loss, "weights": [w.tolist() for w in network.get_weights()]}
 
 
+class BrokenForClass2(Dimming):
+    """``Dimming`` that makes images of class 2 no numbers."""
+
+    def apply(self, images, labels, drawn, network=None):
+        batch = super().apply(images, labels, drawn, network)
+        nan = tf.where(labels == 2, np.float32(np.nan), 0.0)
+        return batch._replace(images=batch.images + nan[:, tf.newaxis, tf.newaxis, tf.newaxis])
+
+
+def _broken(strategy) -> dict:
+    """Three steps of which the second has a NaN in the rows of the second replica."""
+    images, labels = _data(24)
+    labels = np.where(np.arange(24) == 14, 2, labels % 2)
+    with strategy.scope():
+        network = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten()])
+        network.add(keras.layers.Dense(NUM_CLASSES))
+        model = AutoLabelModel(network, BrokenForClass2(), num_classes=NUM_CLASSES)
+        model.compile(keras.optimizers.SGD(0.5))
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8, drop_remainder=True)
+    callbacks = [keras.callbacks.TerminateOnNaN(), _callback()]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        losses = model.fit(data, epochs=3, verbose=0, callbacks=callbacks).history["loss"]
+    table = tf.convert_to_tensor(model.label_policy.confidence).numpy().tolist()
+    told = [str(w.message) for w in caught if "diverged" in str(w.message)]
+    return {"told": told, "epochs": len(losses), "table": table}
+
+
 def print_results_of_two_replicas() -> None:
     """Runs in a process of its own: logical devices must be set before TensorFlow starts."""
     (cpu,) = tf.config.list_physical_devices("CPU")
@@ -141,6 +170,7 @@ def print_results_of_two_replicas() -> None:
     seed = strategy.run(on_replica)
     results["seed"] = [x.numpy().tolist() for x in strategy.experimental_local_results(seed)]
     results["uneven"] = _uneven(strategy)
+    results["broken"] = _broken(strategy)
     half = HalfAdversarial(PGD(epsilon=0.2, num_steps=1))
     made = {**PAIRED, "HalfAdversarial": half, "Noise": Noise()}
     results["augmented"] = {name: _augmented(strategy, each) for name, each in made.items()}
@@ -202,6 +232,15 @@ def test_replicas_with_rows_to_different_numbers_count_alike(two_replicas):
         np.testing.assert_allclose(actual, expected, atol=1e-6)
     # What is reported is the mean of all images.
     np.testing.assert_allclose(two_replicas["uneven"]["loss"], np.mean(losses), rtol=1e-5)
+
+
+def test_a_nan_on_one_replica_ends_training_and_is_told_of(two_replicas):
+    broken = two_replicas["broken"]
+    (told,) = broken["told"]
+    assert "epoch 1, after 2 steps in all, the loss is not finite on replica 1 of 2," in told
+    assert "2 weights are not finite" in told
+    assert broken["epochs"] == 1
+    np.testing.assert_array_equal(np.float32(broken["table"]), np.float32([0.7, 0.7, 0.7]))
 
 
 def test_replicas_draw_apart(two_replicas):

@@ -1,8 +1,10 @@
 import collections
 import dataclasses
 import json
+import math
 import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ import tensorflow as tf
 from tensorflow import keras
 
 import data
-from keras_autolabel import AutoLabelModel
+from keras_autolabel import AutoLabel, AutoLabelModel
+from keras_autolabel.checks import names_of_non_finite
 from tests.conftest import Dimming, linear_network
 from train import run_folder, training
 from train.settings import Settings
@@ -191,20 +194,64 @@ def test_checkpoint_restores_weights_labels_momentum_and_epoch(tmp_path, digits)
 
 
 @pytest.mark.parametrize("keep", [1, 2])
-def test_so_many_checkpoints_are_kept_and_none_of_a_loss_that_is_not_finite(tmp_path, keep):
+def test_so_many_checkpoints_are_kept(tmp_path, keep):
     model = _model()
     checkpoints = run_folder.Checkpoints(model, str(tmp_path), keep=keep)
-    for loss in (2.0, 1.0):
-        checkpoints.on_epoch_end(0, {"loss": loss})
-    checkpoints.on_epoch_end(1, {"loss": 0.5})
-    weights = model.get_weights()
-    model.network.set_weights([np.full(w.shape, np.nan) for w in model.network.get_weights()])
-    checkpoints.on_epoch_end(2, {"loss": float("nan")})
+    for epoch in range(3):
+        checkpoints.on_epoch_end(epoch)
     assert len(list((tmp_path / "checkpoints").glob("*.index"))) == keep
+    assert run_folder.Checkpoints(_model(), str(tmp_path)).restore() == 3
+
+
+class Poison(keras.callbacks.Callback):
+    """Makes a weight no finite number behind a step; the machine is switched off at another."""
+
+    def __init__(self, at: int, value: float, off: int | None = None):
+        super().__init__()
+        self.at, self.value, self.off = at, value, off
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == self.off:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == self.at:
+            kernel, bias = self.model.network.get_weights()
+            bias[3] = self.value
+            self.model.network.set_weights([kernel, bias])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    ("at", "minutes", "off", "where", "kept"),
+    [
+        # Of four steps the one behind it is the first whose loss shows it, and the first that the
+        # machine would have to wait for ...
+        (1, math.inf, None, "Epoch 1, step 3: the loss is not finite; 2 weights", 0),
+        (1, math.inf, 2, "Epoch 1, step 3: the loss is not finite; 2 weights", 0),
+        # ... and weights are looked at before they are kept, or measured on the hold-out.
+        (1, 0.0, None, "Epoch 1, step 2: 1 weights", 1),
+        (1, math.inf, 1, "Epoch 1, step 2: 1 weights", 0),
+        (3, math.inf, None, "Epoch 1, step 4: 1 weights", 0),
+    ],
+)
+def test_training_that_diverges_ends_at_once_and_no_checkpoint_has_it(
+    tmp_path, digits, value, at, minutes, off, where, kept
+):
+    model, holdout = _model(), tuple(part[64:100] for part in digits)
+    autolabel = AutoLabel(holdout)
+    checkpoints = run_folder.Checkpoints(model, str(tmp_path), minutes=minutes)
+    callbacks = [autolabel, Poison(at, value, off), checkpoints]
+    images, labels = (part[:64] for part in digits)
+    options = {"batch_size": 16, "shuffle": False, "verbose": 0, "callbacks": callbacks}
+    with checkpoints.on_sigterm(), pytest.raises(ValueError, match=f"{where} .*not finite") as told:
+        model.fit(images, labels, **options)
+    assert "\n" not in str(told.value) and autolabel.history == []
     restored = _model()
-    assert run_folder.Checkpoints(restored, str(tmp_path)).restore() == 2
-    for expected, actual in zip(weights, restored.get_weights(), strict=True):
-        np.testing.assert_array_equal(actual, expected)
+    saved = list((tmp_path / "checkpoints").glob("*.index"))
+    assert len(saved) == kept
+    assert run_folder.Checkpoints(restored, str(tmp_path)).restore() == 0
+    assert int(restored.draws) == kept and names_of_non_finite(restored.weights) == []
 
 
 def _damage(path, how: str) -> None:
