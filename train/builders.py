@@ -159,7 +159,14 @@ def build_network(settings: Settings, train: data.Split, num_classes: int) -> ke
     moments = PUBLISHED_MOMENTS.get(settings.dataset) or channel_moments(train.images)
     mean, std = (list(moment) for moment in moments)
     network = NETWORKS[settings.network](settings)
-    return network(train.image_shape, num_classes, mean=mean, std=std, l2=settings.l2)
+    return network(
+        train.image_shape,
+        num_classes,
+        mean=mean,
+        std=std,
+        l2=settings.l2,
+        synchronized=settings.sync_batch_norm,
+    )
 
 
 def build_optimizer(settings: Settings, steps_per_epoch: int) -> keras.optimizers.Optimizer:

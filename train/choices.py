@@ -65,7 +65,8 @@ LABELS = {
     "ccat": Labels(lambda s, k: kal.ConfidenceCalibrated(num_classes=k, rho=s.rho)),
     "autolabel": Labels(lambda s, k: None),
 }
-# name -> constructor(settings) of network(image_shape, num_classes, mean=, std=, l2=).
+# name -> constructor(settings) of network(image_shape, num_classes, mean=, std=, l2=,
+# synchronized=).
 NETWORKS = {
     "small": lambda s: small_resnet,
     "wide_resnet": lambda s: functools.partial(wide_resnet, depth=s.depth, width=s.width),

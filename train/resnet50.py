@@ -9,13 +9,18 @@ from train.image_network import ImageNetwork, check_image_shape, normalise
 from train.wide_resnet import convolution
 
 
-def batch_norm(x: tf.Tensor) -> tf.Tensor:
+def batch_norm(x: tf.Tensor, synchronized: bool) -> tf.Tensor:
     """Normalises over the batch with momentum 0.9 and epsilon 1e-5; the scale starts at one."""
-    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+    norm = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=synchronized)
+    return norm(x)
 
 
 def bottleneck_block(
-    x: tf.Tensor, filters: int, strides: int, regularizer: keras.regularizers.Regularizer
+    x: tf.Tensor,
+    filters: int,
+    strides: int,
+    regularizer: keras.regularizers.Regularizer,
+    synchronized: bool,
 ) -> tf.Tensor:
     """Adds 1x1, 3x3 and 1x1 convolutions, batch norm after each, to ``x``; ReLU follows the sum.
 
@@ -24,15 +29,17 @@ def bottleneck_block(
         filters: Channels of the first two convolutions; the third one has four times as many.
         strides: Stride of the 3x3 convolution (version 1.5; the paper strides the first 1x1).
         regularizer: Penalty on the kernels.
+        synchronized: Whether batch norm is over the batch of all replicas.
 
     Returns:
         Symbolic features ``[batch, ceil(height / strides), ceil(width / strides), 4 * filters]``.
     """
-    y = keras.layers.ReLU()(batch_norm(convolution(x, filters, 1, 1, regularizer)))
-    y = keras.layers.ReLU()(batch_norm(convolution(y, filters, 3, strides, regularizer)))
-    y = batch_norm(convolution(y, 4 * filters, 1, 1, regularizer))
+    y = batch_norm(convolution(x, filters, 1, 1, regularizer), synchronized)
+    y = convolution(keras.layers.ReLU()(y), filters, 3, strides, regularizer)
+    y = keras.layers.ReLU()(batch_norm(y, synchronized))
+    y = batch_norm(convolution(y, 4 * filters, 1, 1, regularizer), synchronized)
     if strides != 1 or x.shape[-1] != 4 * filters:
-        x = batch_norm(convolution(x, 4 * filters, 1, strides, regularizer))
+        x = batch_norm(convolution(x, 4 * filters, 1, strides, regularizer), synchronized)
     return keras.layers.ReLU()(keras.layers.Add()([x, y]))
 
 
@@ -43,6 +50,7 @@ def resnet50(
     mean: float | Sequence[float],
     std: float | Sequence[float],
     l2: float = 1e-4,
+    synchronized: bool = False,
 ) -> keras.Model:
     """Builds ResNet-50, version 1.5, that takes raw images.
 
@@ -66,11 +74,11 @@ def resnet50(
     # "Same" would pad an even side by 2 and 3 pixels, half a stride off the published network.
     x = keras.layers.ZeroPadding2D(3)(x)
     x = convolution(x, 64, 7, 2, regularizer, padding="valid")
-    x = keras.layers.ReLU()(batch_norm(x))
+    x = keras.layers.ReLU()(batch_norm(x, synchronized))
     x = keras.layers.MaxPooling2D(3, strides=2, padding="same")(x)
     for filters, blocks, first_stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
         for strides in [first_stride] + [1] * (blocks - 1):
-            x = bottleneck_block(x, filters, strides, regularizer)
+            x = bottleneck_block(x, filters, strides, regularizer, synchronized)
     x = keras.layers.GlobalAveragePooling2D()(x)
     logits = keras.layers.Dense(
         num_classes,

@@ -145,6 +145,9 @@ class Settings:
     )
     depth: int = setting(28, "Layers, 6n + 4.", read_with="network=wide_resnet", lower_bound=10)
     width: int = setting(10, "Widening factor.", read_with="network=wide_resnet", lower_bound=1)
+    sync_batch_norm: bool = setting(
+        False, "Batch norm over the batch of all GPUs and workers, not over each one's part."
+    )
     epochs: int = setting(20, "Passes over the training images.", lower_bound=1)
     batch_size: int = setting(128, "Images in a step, over all GPUs.", lower_bound=1)
     learning_rate: float = setting(

@@ -15,6 +15,7 @@ def small_resnet(
     mean: float | Sequence[float],
     std: float | Sequence[float],
     l2: float = 1e-3,
+    synchronized: bool = False,
 ) -> keras.Model:
     """Builds WRN-10-1 with a max pooling after its first convolution, that takes raw images.
 
@@ -41,5 +42,6 @@ def small_resnet(
     x = convolution(x, 16, 3, 1, regularizer)
     x = keras.layers.MaxPooling2D(3, strides=2, padding="same")(x)
     for filters, strides in ((16, 1), (32, 2), (64, 2)):
-        x = pre_activation_block(x, filters, strides, regularizer)
-    return ImageNetwork(images, classify(x, num_classes, regularizer), name="small_resnet")
+        x = pre_activation_block(x, filters, strides, regularizer, synchronized)
+    logits = classify(x, num_classes, regularizer, synchronized)
+    return ImageNetwork(images, logits, name="small_resnet")

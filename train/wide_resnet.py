@@ -28,19 +28,26 @@ def convolution(
     )(x)
 
 
-def batch_norm_relu(x: tf.Tensor, regularizer: keras.regularizers.Regularizer) -> tf.Tensor:
+def batch_norm_relu(
+    x: tf.Tensor, regularizer: keras.regularizers.Regularizer, synchronized: bool = False
+) -> tf.Tensor:
     """Normalises over the batch (momentum 0.9, epsilon 1e-5), then ReLU."""
     x = keras.layers.BatchNormalization(
         momentum=0.9,
         epsilon=1e-5,
         gamma_regularizer=regularizer,
         beta_regularizer=regularizer,
+        synchronized=synchronized,
     )(x)
     return keras.layers.ReLU()(x)
 
 
 def pre_activation_block(
-    x: tf.Tensor, filters: int, strides: int, regularizer: keras.regularizers.Regularizer
+    x: tf.Tensor,
+    filters: int,
+    strides: int,
+    regularizer: keras.regularizers.Regularizer,
+    synchronized: bool = False,
 ) -> tf.Tensor:
     """Adds twice (batch norm, ReLU, 3x3 convolution) to ``x`` (He et al. 2016, figure 4e).
 
@@ -49,14 +56,15 @@ def pre_activation_block(
         filters: Channels of the result.
         strides: Stride of the first convolution.
         regularizer: Penalty on kernels and on the scale and offset of each batch norm.
+        synchronized: Whether batch norm is over the batch of all replicas.
 
     Returns:
         Symbolic features ``[batch, ceil(height / strides), ceil(width / strides), filters]``. The
         shortcut is the identity where the shape stays, and a 1x1 convolution of ``x`` elsewhere.
     """
-    y = batch_norm_relu(x, regularizer)
+    y = batch_norm_relu(x, regularizer, synchronized)
     y = convolution(y, filters, 3, strides, regularizer)
-    y = batch_norm_relu(y, regularizer)
+    y = batch_norm_relu(y, regularizer, synchronized)
     y = convolution(y, filters, 3, 1, regularizer)
     if strides != 1 or x.shape[-1] != filters:
         x = convolution(x, filters, 1, strides, regularizer)
@@ -64,10 +72,13 @@ def pre_activation_block(
 
 
 def classify(
-    x: tf.Tensor, num_classes: int, regularizer: keras.regularizers.Regularizer
+    x: tf.Tensor,
+    num_classes: int,
+    regularizer: keras.regularizers.Regularizer,
+    synchronized: bool = False,
 ) -> tf.Tensor:
     """Averages features over the image and maps them to float32 logits ``[batch, num_classes]``."""
-    x = batch_norm_relu(x, regularizer)
+    x = batch_norm_relu(x, regularizer, synchronized)
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.layers.Dense(
         num_classes,
@@ -87,6 +98,7 @@ def wide_resnet(
     mean: float | Sequence[float],
     std: float | Sequence[float],
     l2: float = 2e-4,
+    synchronized: bool = False,
 ) -> keras.Model:
     """Builds WRN-depth-width, version 2 (pre-activation), that takes raw images.
 
@@ -102,6 +114,8 @@ def wide_resnet(
         std: The same for the standard deviation.
         l2: Strength of the penalty ``l2 * sum(w**2)`` on all trainable weights, batch norm's
             included.
+        synchronized: Whether batch norm takes mean and variance over the batch of all replicas;
+            else each has its own part of the batch, as published networks are trained.
 
     Returns:
         A model from images [batch, height, width, channels], uint8 in 0..255 or float in [0, 1], to
@@ -127,6 +141,6 @@ def wide_resnet(
     x = convolution(x, 16, 3, 1, regularizer)
     for filters, first_stride in ((16, 1), (32, 2), (64, 2)):
         for strides in [first_stride] + [1] * ((depth - 4) // 6 - 1):
-            x = pre_activation_block(x, filters * width, strides, regularizer)
-    logits = classify(x, num_classes, regularizer)
+            x = pre_activation_block(x, filters * width, strides, regularizer, synchronized)
+    logits = classify(x, num_classes, regularizer, synchronized)
     return ImageNetwork(images, logits, name=f"wide_resnet_{depth}_{width}")

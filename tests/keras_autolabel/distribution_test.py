@@ -51,12 +51,13 @@ def _data(size: int) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(NUM_CLASSES, size=size)
 
 
-def _train(strategy, augmentation, *callbacks, weights=None, **options) -> dict:
+def _train(strategy, augmentation, *callbacks, weights=None, norms=(), **options) -> dict:
     """Two epochs of three batches; what they leave behind."""
     with strategy.scope():
         layer = keras.layers.Dense(NUM_CLASSES, kernel_regularizer=keras.regularizers.L2(0.01))
-        network = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), layer])
-        network.set_weights(linear_network(SHAPE, NUM_CLASSES).get_weights())
+        norms = [norm() for norm in norms]
+        network = keras.Sequential([keras.Input(SHAPE), *norms, keras.layers.Flatten(), layer])
+        layer.set_weights(linear_network(SHAPE, NUM_CLASSES).get_weights())
         policy = LabelTable(augmentation.bucket_shape if augmentation else (1,), initial=0.7)
         model = AutoLabelModel(network, augmentation, num_classes=NUM_CLASSES, label_policy=policy)
         model.compile(
@@ -80,6 +81,10 @@ def _callback(**options) -> AutoLabel:
     return AutoLabel(_data(100), step_size=0.5, **options)
 
 
+def _synchronized_norm() -> keras.layers.Layer:
+    return keras.layers.BatchNormalization(momentum=0.5, synchronized=True)
+
+
 def _runs(strategy) -> dict:
     weights = np.linspace(0, 2, 24, dtype=np.float32)
     return {
@@ -88,6 +93,7 @@ def _runs(strategy) -> dict:
         "averaged": _train(
             strategy, Dimming(), _callback(debias=True), use_ema=True, ema_momentum=0.5
         ),
+        "synchronized": _train(strategy, Dimming(), _callback(), norms=[_synchronized_norm]),
         **{name: _train(strategy, made, _callback()) for name, made in DRAWN.items()},
     }
 

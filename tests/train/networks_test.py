@@ -1,5 +1,6 @@
 """The three networks against their papers, and their blocks by hand."""
 
+import functools
 import math
 
 import numpy as np
@@ -113,7 +114,7 @@ def test_bottleneck_by_hand():
     # max(2x, 0) * 3 * 0.5, to which x is added. 1: 3 + 1 = 4. -1: 0 - 1, which ReLU makes 0.
     # Batch norm at its initial state only divides by sqrt(1 + 1e-5).
     pixels = keras.Input((1, 1, 4))
-    network = keras.Model(pixels, bottleneck_block(pixels, 1, 1, None))
+    network = keras.Model(pixels, bottleneck_block(pixels, 1, 1, None, synchronized=False))
     for layer, value in zip(_layers(network, keras.layers.Conv2D), (0.5, 3.0, 0.5), strict=True):
         layer.set_weights([np.full(layer.weights[0].shape, value)])
     out = network(np.array([[[[1.0] * 4]], [[[-1.0] * 4]]], "float32"))
@@ -128,6 +129,15 @@ def test_batch_norm_constants():
     np.testing.assert_allclose(out[0, 0, :, 0], [0, 2 / np.sqrt(4 + 1e-5)], rtol=1e-6)
     moving_mean = next(w for w in network.non_trainable_weights if np.all(w.numpy() < 0.5))
     np.testing.assert_allclose(moving_mean, [0.2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "network", [small_resnet, functools.partial(wide_resnet, depth=10, width=1), resnet50]
+)
+def test_batch_norm_is_synchronized_in_every_layer(network):
+    built = network((32, 32, 3), 2, **MOMENTS, synchronized=True)
+    norms = _layers(built, keras.layers.BatchNormalization)
+    assert len(norms) >= 7 and all(norm.synchronized for norm in norms)
 
 
 def _block(strides, filters, size):
