@@ -5,6 +5,7 @@ for all of it, alike on every replica, which then takes its own rows: training d
 the number of replicas.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,101 @@ def check_strategy() -> None:
             "Keras 3 does not train under MultiWorkerMirroredStrategy: pip install tf_keras, and "
             "set TF_USE_LEGACY_KERAS=1 before TensorFlow is imported."
         )
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes: of several workers the first, else the only one.
+
+    Args:
+        strategy: What the model is trained under.
+    """
+    cluster = getattr(strategy, "cluster_resolver", None)
+    return cluster is None or not cluster.task_id
+
+
+def function_of_chief(strategy: tf.distribute.Strategy) -> Callable[[int], int]:
+    """A function that gives all workers what the chief called it with.
+
+    All must call it equally often.
+
+    Args:
+        strategy: What the model is trained under.
+    """
+    if getattr(strategy, "cluster_resolver", None) is None:
+        return lambda number: number
+
+    def of_first_replica(number):
+        return tf.where(replicas()[0] == 0, number, 0)
+
+    @tf.function
+    def on_all(number):
+        numbers = strategy.run(of_first_replica, args=(number,))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, numbers, axis=None)
+
+    return lambda number: int(on_all(tf.constant(number)))
+
+
+def variables_apart(strategy: tf.distribute.Strategy, variables: Iterable) -> list[tf.Variable]:
+    """The variables of which each of several replicas keeps its own value.
+
+    Args:
+        strategy: What they were made under.
+        variables: Those of a model.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return []
+    on_read = tf.VariableSynchronization.ON_READ
+    return [v for v in variables if getattr(v, "synchronization", None) == on_read]
+
+
+def rows_of_replicas(strategy: tf.distribute.Strategy, variables: Sequence) -> tf.Tensor:
+    """What each replica keeps of its own.
+
+    Args:
+        strategy: What the variables were made under.
+        variables: What ``variables_apart`` returned.
+
+    Returns:
+        float64 [replicas, numbers]; [0, 0] of no variables.
+    """
+    if not variables:
+        return tf.zeros([0, 0], tf.float64)
+
+    def row():
+        values = [tf.cast(tf.convert_to_tensor(v), tf.float64) for v in variables]
+        return tf.concat([tf.reshape(value, [1, -1]) for value in values], axis=1)
+
+    return tf.function(lambda: strategy.gather(strategy.run(row), axis=0))()
+
+
+def assign_rows(strategy: tf.distribute.Strategy, variables: Sequence, rows: tf.Tensor) -> None:
+    """Gives each replica back what ``rows_of_replicas`` returned."""
+    sizes = [v.shape.num_elements() for v in variables]
+
+    def assign():
+        own = tf.split(tf.convert_to_tensor(rows)[replicas()[0]], sizes)
+        for variable, value in zip(variables, own, strict=True):
+            variable.assign(tf.cast(tf.reshape(value, variable.shape), variable.dtype))
+
+    if variables:
+        tf.function(lambda: strategy.run(assign))()
+
+
+def batches_under(
+    strategy: tf.distribute.Strategy, batches: Callable[..., tf.data.Dataset]
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+    """Batches for ``fit``, of which each of several workers makes its own part alone.
+
+    Args:
+        strategy: What the model is trained under.
+        batches: ``batches(input_context=...)`` gives the part of a worker, in batches of one
+            replica; without, those of all.
+    """
+    if getattr(strategy, "cluster_resolver", None) is None:
+        return batches()
+    return strategy.distribute_datasets_from_function(
+        lambda context: batches(input_context=context)
+    )
 
 
 def replicas() -> tuple[Any, int]:

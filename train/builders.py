@@ -186,12 +186,15 @@ def build_optimizer(settings: Settings, steps_per_epoch: int) -> keras.optimizer
     return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)
 
 
-def build_model(settings: Settings, splits: data.Splits) -> kal.AutoLabelModel:
-    """The compiled model of a run, on all GPUs there are.
+def build_model(
+    settings: Settings, splits: data.Splits, strategy: tf.distribute.Strategy | None = None
+) -> kal.AutoLabelModel:
+    """The compiled model of a run.
 
     Args:
         settings: The settings of the run.
         splits: Its data.
+        strategy: What it is trained under; None: all GPUs that this process has.
 
     Returns:
         A model with fresh weights.
@@ -201,8 +204,9 @@ def build_model(settings: Settings, splits: data.Splits) -> kal.AutoLabelModel:
     """
     check_batch(settings, len(splits.train))
     keras.utils.set_random_seed(settings.seed)
-    several = len(tf.config.list_logical_devices("GPU")) > 1
-    strategy = tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
+    if strategy is None:
+        several = len(tf.config.list_logical_devices("GPU")) > 1
+        strategy = tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
     num_classes = len(splits.class_names)
     with strategy.scope(), _computing_in(settings.precision):
         model = kal.AutoLabelModel(

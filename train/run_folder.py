@@ -12,13 +12,20 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
 from keras_autolabel.checks import divergence_of
+from keras_autolabel.distribution import (
+    assign_rows,
+    function_of_chief,
+    is_chief,
+    rows_of_replicas,
+    variables_apart,
+)
 from train.reasons import reason_of
 from train.settings import FIELDS, Settings
 
@@ -128,9 +135,8 @@ def last_checkpoint(folder: str) -> str | None:
     """
     pattern = os.path.join(glob.escape(folder), CHECKPOINTS, "ckpt-*.index")
     paths = [path.removesuffix(".index") for path in glob.glob(pattern)]
-    numbers = {path: path.rpartition("-")[2] for path in paths}
-    numbered = [path for path in paths if numbers[path].isdigit()]
-    for path in sorted(numbered, key=lambda path: -int(numbers[path])):
+    numbered = [path for path in paths if path.rpartition("-")[2].isdigit()]
+    for path in sorted(numbered, key=_number_of, reverse=True):
         try:
             reader = tf.train.load_checkpoint(path)
             for name in reader.get_variable_to_shape_map():
@@ -141,6 +147,10 @@ def last_checkpoint(folder: str) -> str | None:
         else:
             return path
     return None
+
+
+def _number_of(checkpoint: str) -> int:
+    return int(checkpoint.rpartition("-")[2])
 
 
 def read_settings(folder: str) -> dict | None:
@@ -183,42 +193,66 @@ class Checkpoints(keras.callbacks.Callback):
     have counted in them. Nothing is kept of a network that has diverged, which is an error at once.
     It must stand behind ``AutoLabel``, so that the labels it keeps are those of the next epoch.
 
+    What replicas keep apart, the moving statistics of BatchNorm, is kept of each. Of several
+    workers, all of which must have this callback, the first decides and writes.
+
     Args:
         model: A compiled model.
         folder: The folder of the run.
         keep: How many checkpoints stay: with more than one, a damaged one can be done without.
         minutes: After how many minutes an epoch has a checkpoint before its end.
+        asked_to_end: Asked behind each step; True ends training as SIGTERM does.
     """
 
     def __init__(
-        self, model: keras.Model, folder: str, *, keep: int = 2, minutes: float = math.inf
+        self,
+        model: keras.Model,
+        folder: str,
+        *,
+        keep: int = 2,
+        minutes: float = math.inf,
+        asked_to_end: Callable[[], bool] = lambda: False,
     ):
         super().__init__()
-        self.folder, self.minutes = folder, minutes
+        self.folder, self.minutes, self.asked_to_end = folder, minutes, asked_to_end
         self.terminated, self.last = False, time.monotonic()
         self.epoch, self.step = (tf.Variable(0, dtype=tf.int64) for _ in range(2))
         # How many numbers metrics keep is known when they have seen a batch.
         self.counted = tf.Variable(tf.zeros([0], tf.float64), shape=[None])
-        model.optimizer.build(model.trainable_variables)
+        # A row for each replica, of what they keep apart.
+        self.apart = tf.Variable(tf.zeros([0, 0], tf.float64), shape=[None, None])
+        self.strategy = model.distribute_strategy
+        self.kept_apart = variables_apart(self.strategy, model.weights)
+        self.of_chief = function_of_chief(self.strategy)
+        with self.strategy.scope():
+            model.optimizer.build(model.trainable_variables)
         self.checkpoint = tf.train.Checkpoint(
             model=model,
             optimizer=model.optimizer,
             epoch=self.epoch,
             step=self.step,
             counted=self.counted,
+            apart=self.apart,
         )
-        self.manager = tf.train.CheckpointManager(
-            self.checkpoint, os.path.join(folder, CHECKPOINTS), max_to_keep=keep
-        )
+        path = os.path.join(folder, CHECKPOINTS)
+        if not is_chief(self.strategy):
+            # All workers take part in what is read of variables that they keep apart.
+            self.elsewhere = tempfile.TemporaryDirectory()
+            path = self.elsewhere.name
+        self.manager = tf.train.CheckpointManager(self.checkpoint, path, max_to_keep=keep)
 
     def restore(self) -> int:
         """Restores the last whole checkpoint, if any; returns the number of epochs done.
 
         ``step`` says how many steps of the next one are done, too.
         """
-        path = last_checkpoint(self.folder)
-        if path is not None:
-            self.checkpoint.restore(path)
+        path = last_checkpoint(self.folder) if is_chief(self.strategy) else None
+        # One machine may see later than another what is in a folder that they share.
+        number = self.of_chief(0 if path is None else _number_of(path))
+        if number:
+            self.checkpoint.restore(os.path.join(self.folder, CHECKPOINTS, f"ckpt-{number}"))
+            if len(self.apart.numpy()) == self.strategy.num_replicas_in_sync:
+                assign_rows(self.strategy, self.kept_apart, self.apart)
         return int(self.epoch)
 
     @contextlib.contextmanager
@@ -257,8 +291,7 @@ class Checkpoints(keras.callbacks.Callback):
         """
         step, loss = self.first_step + batch + 1, (logs or {}).get("loss", 0.0)
         ends = batch + 1 == self.params["steps"]
-        late = time.monotonic() - self.last > 60.0 * self.minutes
-        due = not ends and (late or self.terminated)
+        due = not ends and self._is_time()
         # Weights are looked at before they are kept, or measured on the hold-out.
         what = divergence_of(self.model, loss) if ends or due or not np.isfinite(loss) else ""
         if what:
@@ -268,6 +301,14 @@ class Checkpoints(keras.callbacks.Callback):
             self.counted.assign(np.concatenate(values).astype(np.float64))
             self._save(self.now, step)
 
+    def _is_time(self) -> bool:
+        """Whether it is late, or training shall end; all workers do what the chief says."""
+        late = time.monotonic() - self.last > 60.0 * self.minutes
+        asked = self.terminated or self.asked_to_end()
+        late, asked = divmod(self.of_chief(2 * late + asked), 2)
+        self.terminated = bool(asked)
+        return bool(late or asked)
+
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes a checkpoint."""
         self._save(epoch + 1, 0)
@@ -276,6 +317,7 @@ class Checkpoints(keras.callbacks.Callback):
         """Whole or not at all."""
         self.epoch.assign(epoch)
         self.step.assign(step)
+        self.apart.assign(rows_of_replicas(self.strategy, self.kept_apart))
         self.manager.save()
         self.last = time.monotonic()
         if self.terminated:

@@ -1,5 +1,6 @@
 """One run: train, measure on the test images, write what was learned."""
 
+import functools
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from tensorflow import keras
 import data
 import keras_autolabel as kal
 from keras_autolabel import plots
+from keras_autolabel.distribution import batches_under, is_chief
 from train import builders, hparams, run_folder
 from train.evaluation import figures_of
 from train.reasons import reason_of
@@ -47,36 +49,43 @@ def train(
         ValueError: If the loss or a weight is no longer finite.
         run_folder.Terminated: At SIGTERM.
     """
+    strategy = model.distribute_strategy
     checkpoints = run_folder.Checkpoints(model, folder, **checkpointing)
     done, step = checkpoints.restore(), int(checkpoints.step)
     steps = len(splits.train) // settings.batch_size
-    if done or step:
+    if (done or step) and is_chief(strategy):
         after = f"after epoch {done} of {settings.epochs}"
         print(f"{folder}: continues {after}" + (f", step {step} of {steps}." if step else "."))
     if done >= settings.epochs:
         return
-    all_callbacks = [
-        *builders.build_callbacks(settings, model, splits.holdout),
+    writers = [
         run_folder.History(folder, done),
         keras.callbacks.TensorBoard(os.path.join(folder, BOARD), write_graph=False),
+    ]
+    all_callbacks = [
+        *builders.build_callbacks(settings, model, splits.holdout),
+        *(writers if is_chief(strategy) else []),
         checkpoints,
         *callbacks,
     ]
+    verbose = 1 if sys.stdout.isatty() else 2
     # Of an epoch that was begun the rest comes first: Keras' epochs are of equal length.
     legs = [(done, done + 1, step), (done + 1, settings.epochs, 0)]
     legs = [leg for leg in (legs if step else [(done, settings.epochs, 0)]) if leg[0] < leg[1]]
     try:
         for first, end, skipped in legs:
-            batches = splits.train.training_batches(
+            shared = functools.partial(
+                splits.train.training_batches,
                 batch_size=settings.batch_size,
                 seed=settings.seed,
                 epochs=end,
                 initial_epoch=first,
                 initial_step=skipped,
             )
+            batches = batches_under(strategy, shared)
             if skipped:
                 # Metrics have no variables before they have seen a batch.
-                model.test_on_batch(*next(iter(batches)))
+                model.evaluate(batches, steps=1, verbose=0)
             with checkpoints.on_sigterm():
                 model.fit(
                     batches,
@@ -85,7 +94,7 @@ def train(
                     steps_per_epoch=steps - skipped,
                     callbacks=all_callbacks,
                     shuffle=False,
-                    verbose=1 if sys.stdout.isatty() else 2,
+                    verbose=verbose if is_chief(strategy) else 0,
                 )
     except tf.errors.InvalidArgumentError as error:
         # An attack stops at the first gradient that is not finite.
@@ -225,6 +234,58 @@ def draw(
     return paths
 
 
+def prepare(
+    settings: Settings, splits: data.Splits, folder: str, *, overwrite: bool = False
+) -> kal.AutoLabelModel:
+    """Refuses what can be refused, and then claims the folder of a run.
+
+    Args:
+        settings: The settings of the run.
+        splits: Its data.
+        folder: The folder of the run, see ``run_folder.open_run``.
+        overwrite: Whether to delete another run that is there.
+
+    Returns:
+        The model, with fresh weights.
+
+    Raises:
+        ValueError: If the settings do not fit the data, or the folder holds another run.
+        OSError: If the results cannot be written.
+    """
+    # All that can be refused is refused before the folder of another run is touched.
+    model = builders.build_model(settings, splits)
+    run_folder.check_space(folder, model.network.count_params())
+    run_folder.open_run(folder, settings, overwrite=overwrite)
+    return model
+
+
+def finish(
+    model: kal.AutoLabelModel, settings: Settings, splits: data.Splits, folder: str, start: float
+) -> dict[str, dict[str, float]]:
+    """Measures a trained model, and writes and draws what was learned.
+
+    Args:
+        model: The trained model.
+        settings: The settings of the run.
+        splits: Its data.
+        folder: The folder of the run.
+        start: When the run began, in seconds since the epoch.
+
+    Returns:
+        The figures on the test images, rows of the table.
+
+    Raises:
+        OSError: If the results cannot be written.
+    """
+    logits, rows, temperature = measure(model, settings, splits)
+    draw(model, settings, splits, folder, logits)
+    for name, figures in zip(TEMPERATURES, rows.values(), strict=False):
+        page = os.path.join(folder, BOARD, "hparams", name)
+        hparams.write(page, settings, figures, temperature=name)
+    write_results(model, settings, splits, folder, rows, temperature, time.time() - start)
+    return rows
+
+
 def run(
     settings: Settings,
     splits: data.Splits,
@@ -252,15 +313,6 @@ def run(
         run_folder.Terminated: At SIGTERM, while it trains.
     """
     start = time.time()
-    # All that can be refused is refused before the folder of another run is touched.
-    model = builders.build_model(settings, splits)
-    run_folder.check_space(folder, model.network.count_params())
-    run_folder.open_run(folder, settings, overwrite=overwrite)
+    model = prepare(settings, splits, folder, overwrite=overwrite)
     train(model, settings, splits, folder, **checkpointing)
-    logits, rows, temperature = measure(model, settings, splits)
-    draw(model, settings, splits, folder, logits)
-    for name, figures in zip(TEMPERATURES, rows.values(), strict=False):
-        page = os.path.join(folder, BOARD, "hparams", name)
-        hparams.write(page, settings, figures, temperature=name)
-    write_results(model, settings, splits, folder, rows, temperature, time.time() - start)
-    return rows
+    return finish(model, settings, splits, folder, start)

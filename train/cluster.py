@@ -1,0 +1,200 @@
+"""A run on several workers: a job of Ray Train, on a cluster or on the cores of this machine.
+
+Each worker builds the same model under ``MultiWorkerMirroredStrategy`` and reads its own part of
+each batch; the first, the chief, writes. A worker that is lost ends the others, and Ray starts all
+of them again from the last checkpoint.
+"""
+
+import contextlib
+import importlib.util
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from tensorflow import keras
+
+from keras_autolabel.checks import check_last_batch
+from keras_autolabel.distribution import is_chief
+from train import builders, run_folder, training
+from train.choices import AUGMENTATIONS
+from train.settings import Settings
+
+# What Ray writes of the job, and what asks the workers to end, in the folder of a run.
+JOB, ASKED_TO_END = "ray", "asked_to_end"
+LEGACY = "TF_USE_LEGACY_KERAS"
+# A worker has one core, and needs no thread for others; it is on Keras 2 before it imports Keras.
+WORKER_ENVIRONMENT = {LEGACY: "1", "TF_NUM_INTRAOP_THREADS": "1"}
+
+
+class Job(NamedTuple):
+    """What each worker is told.
+
+    Attributes:
+        settings: The settings of the run.
+        folder: Its folder, which all workers share.
+        start: When the run began, in seconds since the epoch.
+        checkpointing: As in ``run_folder.Checkpoints``.
+    """
+
+    settings: Settings
+    folder: str
+    start: float
+    checkpointing: dict[str, Any]
+
+
+def check(settings: Settings, workers: int) -> None:
+    """Refuses what several workers cannot do, before any data is read.
+
+    Args:
+        settings: The settings of the run.
+        workers: How many.
+
+    Raises:
+        ValueError: With the reason.
+        ImportError: With what to install.
+    """
+    if settings.batch_size % workers:
+        raise ValueError(
+            f"--batch_size={settings.batch_size} has no equal part for each of "
+            f"--workers={workers}: choose a multiple of {workers}."
+        )
+    size = settings.batch_size // workers
+    check_last_batch(AUGMENTATIONS[settings.augmentation](settings), examples=size, batch_size=size)
+    needed = ["ray"]
+    if hasattr(keras, "ops"):
+        needed.append("tf_keras")
+        if os.environ.get(LEGACY, "1").lower() not in ("1", "true"):
+            raise ValueError(
+                f"--workers={workers} trains on Keras 2, since Keras 3 does not train on several "
+                f"machines: unset {LEGACY}. Received: {LEGACY}={os.environ[LEGACY]}"
+            )
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"--workers={workers} needs {' and '.join(missing)}: pip install -e '.[train,cluster]'"
+        )
+
+
+def run(
+    settings: Settings,
+    splits,
+    folder: str,
+    *,
+    workers: int,
+    address: str | None = None,
+    max_failures: int = 3,
+    overwrite: bool = False,
+    **checkpointing,
+) -> dict[str, dict[str, float]]:
+    """A whole run, as ``training.run``, on several workers.
+
+    Args:
+        settings: The settings of the run.
+        splits: Its data; workers read their own.
+        folder: The folder of the run, which all workers must share.
+        workers: How many.
+        address: Of the Ray cluster; None: the cores of this machine, one a worker.
+        max_failures: How often the workers are started again after one was lost.
+        overwrite: Whether to delete another run that is there.
+        **checkpointing: As in ``run_folder.Checkpoints``.
+
+    Returns:
+        The figures on the test images, rows of the table.
+
+    Raises:
+        ValueError, OSError: As in ``training.run``.
+        run_folder.Terminated: At SIGTERM.
+    """
+    # The workers' own notes, and of Ray's what a user can act on.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.tensorflow import TensorflowTrainer
+
+    start, folder = time.time(), os.path.abspath(folder)
+    training.prepare(settings, splits, folder, overwrite=overwrite)
+    _connect(ray, address, workers)
+    try:
+        gpus = ray.cluster_resources().get("GPU", 0) >= workers
+        trainer = TensorflowTrainer(
+            work,
+            train_loop_config={"job": Job(settings, folder, start, checkpointing)},
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
+            run_config=RunConfig(
+                storage_path=os.path.join(folder, JOB),
+                failure_config=FailureConfig(max_failures=max_failures),
+            ),
+        )
+        with _passing_on_sigterm(folder) as terminated:
+            trainer.fit()
+        if terminated:
+            raise run_folder.Terminated("terminated with a checkpoint; the same command goes on.")
+    finally:
+        ray.shutdown()
+    return run_folder.read_json(os.path.join(folder, run_folder.METRICS))["figures"]
+
+
+def work(config: dict[str, Job]) -> None:
+    """What each worker does; Ray has written ``TF_CONFIG``, which says who the others are.
+
+    Args:
+        config: ``{"job": ...}``.
+
+    Raises:
+        ValueError, OSError: As in ``training.run``.
+    """
+    settings, folder, start, checkpointing = config["job"]
+    if run_folder.read_settings(folder) is None:
+        raise ValueError(f"--output_dir={folder} must be a folder that all workers share.")
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    splits = builders.load_data(settings)
+    model = builders.build_model(settings, splits, strategy)
+    asked = os.path.join(folder, ASKED_TO_END)
+    try:
+        training.train(
+            model,
+            settings,
+            splits,
+            folder,
+            asked_to_end=lambda: is_chief(strategy) and os.path.exists(asked),
+            **checkpointing,
+        )
+    except run_folder.Terminated as ended:
+        print(ended)
+        return
+    if is_chief(strategy):
+        # A model of its own has the mean of what workers keep apart, and waits for none of them.
+        alone = builders.build_model(settings, splits, tf.distribute.get_strategy())
+        run_folder.Checkpoints(alone, folder).restore()
+        training.finish(alone, settings, splits, folder, start)
+
+
+def _connect(ray, address: str | None, workers: int) -> None:
+    """To a cluster, or to one of this machine's cores that ends with this process."""
+    options = {"include_dashboard": False, "num_cpus": workers} if address is None else {}
+    ray.init(address or "local", runtime_env={"env_vars": WORKER_ENVIRONMENT}, **options)
+
+
+@contextlib.contextmanager
+def _passing_on_sigterm(folder: str) -> Iterator[list]:
+    """Inside, SIGTERM asks the workers to end behind their step; gives a list of what came."""
+    asked = os.path.join(folder, ASKED_TO_END)
+    came: list = []
+
+    def ask(number, _):
+        came.append(number)
+        with open(asked, "w", encoding="utf-8"):
+            pass
+
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(asked)
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(asked)
