@@ -11,9 +11,10 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
+from absl import logging
 from tensorflow import keras
 
 from keras_autolabel.checks import check_last_batch
@@ -26,23 +27,7 @@ from train.settings import Settings
 JOB, ASKED_TO_END = "ray", "asked_to_end"
 LEGACY = "TF_USE_LEGACY_KERAS"
 # A worker has one core, and needs no thread for others; it is on Keras 2 before it imports Keras.
-WORKER_ENVIRONMENT = {LEGACY: "1", "TF_NUM_INTRAOP_THREADS": "1"}
-
-
-class Job(NamedTuple):
-    """What each worker is told.
-
-    Attributes:
-        settings: The settings of the run.
-        folder: Its folder, which all workers share.
-        start: When the run began, in seconds since the epoch.
-        checkpointing: As in ``run_folder.Checkpoints``.
-    """
-
-    settings: Settings
-    folder: str
-    start: float
-    checkpointing: dict[str, Any]
+WORKER_ENVIRONMENT = {LEGACY: "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
 def check(settings: Settings, workers: int) -> None:
@@ -108,20 +93,34 @@ def run(
         ValueError, OSError: As in ``training.run``.
         run_folder.Terminated: At SIGTERM.
     """
-    # The workers' own notes, and of Ray's what a user can act on.
+    # Workers stay where this process is: --data_dir may be relative.
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.tensorflow import TensorflowTrainer
 
     start, folder = time.time(), os.path.abspath(folder)
+
+    def loop(config):
+        # Ray's own processes unpickle this, and need not wait for TensorFlow.
+        from train import cluster, settings
+
+        cluster.work(settings.Settings(**config.pop("settings")), **config)
+
     training.prepare(settings, splits, folder, overwrite=overwrite)
+    metrics = os.path.join(folder, run_folder.METRICS)
     _connect(ray, address, workers)
     try:
         gpus = ray.cluster_resources().get("GPU", 0) >= workers
         trainer = TensorflowTrainer(
-            work,
-            train_loop_config={"job": Job(settings, folder, start, checkpointing)},
+            loop,
+            train_loop_config={
+                "settings": vars(settings),
+                "folder": folder,
+                "start": start,
+                "checkpointing": checkpointing,
+            },
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
             run_config=RunConfig(
                 storage_path=os.path.join(folder, JOB),
@@ -130,23 +129,31 @@ def run(
         )
         with _passing_on_sigterm(folder) as terminated:
             trainer.fit()
-        if terminated:
+    except TrainingFailedError as error:
+        raise ChildProcessError(_line_of(error)) from error
+    else:
+        if terminated and not os.path.exists(metrics):
             raise run_folder.Terminated("terminated with a checkpoint; the same command goes on.")
     finally:
         ray.shutdown()
-    return run_folder.read_json(os.path.join(folder, run_folder.METRICS))["figures"]
+    return run_folder.read_json(metrics)["figures"]
 
 
-def work(config: dict[str, Job]) -> None:
+def work(settings: Settings, folder: str, start: float, checkpointing: dict[str, Any]) -> None:
     """What each worker does; Ray has written ``TF_CONFIG``, which says who the others are.
 
     Args:
-        config: ``{"job": ...}``.
+        settings: The settings of the run.
+        folder: Its folder, which all workers share.
+        start: When the run began, in seconds since the epoch.
+        checkpointing: As in ``run_folder.Checkpoints``.
 
     Raises:
         ValueError, OSError: As in ``training.run``.
     """
-    settings, folder, start, checkpointing = config["job"]
+    # TensorFlow tells of every collective that it makes.
+    tf.get_logger().setLevel("ERROR")
+    logging.set_verbosity(logging.ERROR)
     if run_folder.read_settings(folder) is None:
         raise ValueError(f"--output_dir={folder} must be a folder that all workers share.")
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -175,7 +182,21 @@ def work(config: dict[str, Job]) -> None:
 def _connect(ray, address: str | None, workers: int) -> None:
     """To a cluster, or to one of this machine's cores that ends with this process."""
     options = {"include_dashboard": False, "num_cpus": workers} if address is None else {}
-    ray.init(address or "local", runtime_env={"env_vars": WORKER_ENVIRONMENT}, **options)
+    ray.init(
+        address or "local",
+        runtime_env={"env_vars": WORKER_ENVIRONMENT},
+        # Without a dashboard Ray warns once a second that it has none.
+        logging_level="ERROR",
+        logging_config=ray.LoggingConfig(log_level="ERROR"),
+        **options,
+    )
+
+
+def _line_of(error: Exception) -> str:
+    """What the first worker that failed last says, without what Ray says of it."""
+    failures = getattr(error, "worker_failures", None)
+    lines = str(failures[min(failures)] if failures else error).strip().splitlines()
+    return lines[-1].removeprefix("ValueError: ")
 
 
 @contextlib.contextmanager
