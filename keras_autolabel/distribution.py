@@ -79,37 +79,43 @@ def variables_apart(strategy: tf.distribute.Strategy, variables: Iterable) -> li
     return [v for v in variables if getattr(v, "synchronization", None) == on_read]
 
 
-def rows_of_replicas(strategy: tf.distribute.Strategy, variables: Sequence) -> tf.Tensor:
-    """What each replica keeps of its own.
+def functions_of_rows(
+    strategy: tf.distribute.Strategy, variables: Sequence
+) -> tuple[Callable[[], tf.Tensor], Callable[[tf.Tensor], None]]:
+    """Functions that gather what each replica keeps of its own, and that give it back.
+
+    All workers must call them.
 
     Args:
         strategy: What the variables were made under.
         variables: What ``variables_apart`` returned.
 
     Returns:
-        float64 [replicas, numbers]; [0, 0] of no variables.
+        ``gather() -> rows`` and ``give_back(rows)``, with rows float64 [replicas, numbers], or
+        [0, 0] where there is no variable.
     """
     if not variables:
-        return tf.zeros([0, 0], tf.float64)
+        return lambda: tf.zeros([0, 0], tf.float64), lambda rows: None
+    sizes = [variable.shape.num_elements() for variable in variables]
 
-    def row():
+    def own_row():
         values = [tf.cast(tf.convert_to_tensor(v), tf.float64) for v in variables]
         return tf.concat([tf.reshape(value, [1, -1]) for value in values], axis=1)
 
-    return tf.function(lambda: strategy.gather(strategy.run(row), axis=0))()
+    def assign(rows):
+        parts = tf.split(rows[replicas()[0]], sizes)
+        for variable, part in zip(variables, parts, strict=True):
+            variable.assign(tf.cast(tf.reshape(part, variable.shape), variable.dtype))
 
+    @tf.function
+    def gather():
+        return strategy.gather(strategy.run(own_row), axis=0)
 
-def assign_rows(strategy: tf.distribute.Strategy, variables: Sequence, rows: tf.Tensor) -> None:
-    """Gives each replica back what ``rows_of_replicas`` returned."""
-    sizes = [v.shape.num_elements() for v in variables]
+    @tf.function
+    def give_back(rows):
+        strategy.run(assign, args=(rows,))
 
-    def assign():
-        own = tf.split(tf.convert_to_tensor(rows)[replicas()[0]], sizes)
-        for variable, value in zip(variables, own, strict=True):
-            variable.assign(tf.cast(tf.reshape(value, variable.shape), variable.dtype))
-
-    if variables:
-        tf.function(lambda: strategy.run(assign))()
+    return gather, give_back
 
 
 def batches_under(

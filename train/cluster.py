@@ -11,21 +11,21 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from typing import Any
 
-import tensorflow as tf
-from absl import logging
 from tensorflow import keras
 
+import data
 from keras_autolabel.checks import check_last_batch
-from keras_autolabel.distribution import is_chief
-from train import builders, run_folder, training
+from train import run_folder, training
 from train.choices import AUGMENTATIONS
 from train.settings import Settings
+from train.worker import ASKED_TO_END
 
-# What Ray writes of the job, and what asks the workers to end, in the folder of a run.
-JOB, ASKED_TO_END = "ray", "asked_to_end"
+# What Ray writes of the job, in the folder of a run.
+JOB = "ray"
 LEGACY = "TF_USE_LEGACY_KERAS"
+# Workers stay in this process's folder, for a relative --data_dir; what they print is shown once.
+RAY_OFF = ("RAY_CHDIR_TO_TRIAL_DIR", "RAY_TRAIN_ENABLE_PRINT_PATCH", "RAY_USAGE_STATS_ENABLED")
 # A worker has one core, and needs no thread for others; it is on Keras 2 before it imports Keras.
 WORKER_ENVIRONMENT = {LEGACY: "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
@@ -65,7 +65,7 @@ def check(settings: Settings, workers: int) -> None:
 
 def run(
     settings: Settings,
-    splits,
+    splits: data.Splits,
     folder: str,
     *,
     workers: int,
@@ -93,9 +93,8 @@ def run(
         ValueError, OSError: As in ``training.run``.
         run_folder.Terminated: At SIGTERM.
     """
-    # Workers stay where this process is: --data_dir may be relative.
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name in RAY_OFF:
+        os.environ.setdefault(name, "0")
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.tensorflow import TensorflowTrainer
@@ -104,9 +103,9 @@ def run(
 
     def loop(config):
         # Ray's own processes unpickle this, and need not wait for TensorFlow.
-        from train import cluster, settings
+        from train import settings, worker
 
-        cluster.work(settings.Settings(**config.pop("settings")), **config)
+        worker.work(settings.Settings(**config.pop("settings")), **config)
 
     training.prepare(settings, splits, folder, overwrite=overwrite)
     metrics = os.path.join(folder, run_folder.METRICS)
@@ -137,46 +136,6 @@ def run(
     finally:
         ray.shutdown()
     return run_folder.read_json(metrics)["figures"]
-
-
-def work(settings: Settings, folder: str, start: float, checkpointing: dict[str, Any]) -> None:
-    """What each worker does; Ray has written ``TF_CONFIG``, which says who the others are.
-
-    Args:
-        settings: The settings of the run.
-        folder: Its folder, which all workers share.
-        start: When the run began, in seconds since the epoch.
-        checkpointing: As in ``run_folder.Checkpoints``.
-
-    Raises:
-        ValueError, OSError: As in ``training.run``.
-    """
-    # TensorFlow tells of every collective that it makes.
-    tf.get_logger().setLevel("ERROR")
-    logging.set_verbosity(logging.ERROR)
-    if run_folder.read_settings(folder) is None:
-        raise ValueError(f"--output_dir={folder} must be a folder that all workers share.")
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    splits = builders.load_data(settings)
-    model = builders.build_model(settings, splits, strategy)
-    asked = os.path.join(folder, ASKED_TO_END)
-    try:
-        training.train(
-            model,
-            settings,
-            splits,
-            folder,
-            asked_to_end=lambda: is_chief(strategy) and os.path.exists(asked),
-            **checkpointing,
-        )
-    except run_folder.Terminated as ended:
-        print(ended)
-        return
-    if is_chief(strategy):
-        # A model of its own has the mean of what workers keep apart, and waits for none of them.
-        alone = builders.build_model(settings, splits, tf.distribute.get_strategy())
-        run_folder.Checkpoints(alone, folder).restore()
-        training.finish(alone, settings, splits, folder, start)
 
 
 def _connect(ray, address: str | None, workers: int) -> None:

@@ -20,10 +20,9 @@ from tensorflow import keras
 
 from keras_autolabel.checks import divergence_of
 from keras_autolabel.distribution import (
-    assign_rows,
     function_of_chief,
+    functions_of_rows,
     is_chief,
-    rows_of_replicas,
     variables_apart,
 )
 from train.reasons import reason_of
@@ -222,7 +221,8 @@ class Checkpoints(keras.callbacks.Callback):
         # A row for each replica, of what they keep apart.
         self.apart = tf.Variable(tf.zeros([0, 0], tf.float64), shape=[None, None])
         self.strategy = model.distribute_strategy
-        self.kept_apart = variables_apart(self.strategy, model.weights)
+        variables = variables_apart(self.strategy, model.weights)
+        self.gather, self.give_back = functions_of_rows(self.strategy, variables)
         self.of_chief = function_of_chief(self.strategy)
         with self.strategy.scope():
             model.optimizer.build(model.trainable_variables)
@@ -252,7 +252,7 @@ class Checkpoints(keras.callbacks.Callback):
         if number:
             self.checkpoint.restore(os.path.join(self.folder, CHECKPOINTS, f"ckpt-{number}"))
             if len(self.apart.numpy()) == self.strategy.num_replicas_in_sync:
-                assign_rows(self.strategy, self.kept_apart, self.apart)
+                self.give_back(tf.convert_to_tensor(self.apart))
         return int(self.epoch)
 
     @contextlib.contextmanager
@@ -317,7 +317,7 @@ class Checkpoints(keras.callbacks.Callback):
         """Whole or not at all."""
         self.epoch.assign(epoch)
         self.step.assign(step)
-        self.apart.assign(rows_of_replicas(self.strategy, self.kept_apart))
+        self.apart.assign(self.gather())
         self.manager.save()
         self.last = time.monotonic()
         if self.terminated:

@@ -23,7 +23,12 @@ from keras_autolabel import (
     RandAugment,
     SoftCrop,
 )
-from keras_autolabel.distribution import replica_seed, uniform_rows
+from keras_autolabel.distribution import (
+    functions_of_rows,
+    replica_seed,
+    uniform_rows,
+    variables_apart,
+)
 from tests.conftest import Dimming, linear_network, numpy_softmax
 
 SHAPE, NUM_CLASSES = (4, 4, 1), 3
@@ -162,6 +167,32 @@ def _broken(strategy) -> dict:
     return {"told": told, "epochs": len(losses), "table": table}
 
 
+def _kept_apart(strategy) -> dict:
+    """A statistic of which each replica has its own, gathered, lost and given back."""
+    on_read, mean = tf.VariableSynchronization.ON_READ, tf.VariableAggregation.MEAN
+    with strategy.scope():
+        own = tf.Variable([0.0, 0.0], synchronization=on_read, aggregation=mean, trainable=False)
+        shared = tf.Variable([5.0])
+
+    @tf.function
+    def on_replica():
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        own.assign(tf.cast([replica, 10 * replica + 1], tf.float32))
+
+    strategy.run(on_replica)
+    gather, give_back = functions_of_rows(strategy, variables_apart(strategy, [shared, own]))
+    rows = gather()
+    own.assign([7.0, 7.0])
+    lost = gather()
+    give_back(rows)
+    return {
+        "gathered": rows.numpy().tolist(),
+        "lost": lost.numpy().tolist(),
+        "given_back": gather().numpy().tolist(),
+        "mean": own.read_value().numpy().tolist(),
+    }
+
+
 def print_results_of_two_replicas() -> None:
     """Runs in a process of its own: logical devices must be set before TensorFlow starts."""
     (cpu,) = tf.config.list_physical_devices("CPU")
@@ -175,6 +206,7 @@ def print_results_of_two_replicas() -> None:
 
     seed = strategy.run(on_replica)
     results["seed"] = [x.numpy().tolist() for x in strategy.experimental_local_results(seed)]
+    results["apart"] = _kept_apart(strategy)
     results["uneven"] = _uneven(strategy)
     results["broken"] = _broken(strategy)
     half = HalfAdversarial(PGD(epsilon=0.2, num_steps=1))
@@ -247,6 +279,15 @@ def test_a_nan_on_one_replica_ends_training_and_is_told_of(two_replicas):
     assert "2 weights are not finite" in told
     assert broken["epochs"] == 1
     np.testing.assert_array_equal(np.float32(broken["table"]), np.float32([0.7, 0.7, 0.7]))
+
+
+def test_what_replicas_keep_apart_is_gathered_and_given_back(two_replicas):
+    assert two_replicas["apart"] == {
+        "gathered": [[0.0, 1.0], [1.0, 11.0]],
+        "lost": [[7.0, 7.0]] * 2,
+        "given_back": [[0.0, 1.0], [1.0, 11.0]],
+        "mean": [0.5, 6.0],
+    }
 
 
 def test_replicas_draw_apart(two_replicas):
