@@ -157,3 +157,9 @@ def test_label_table_refuses_a_start_that_is_none(initial, received):
     with pytest.raises(ValueError, match=received):
         LabelTable((3,), initial=initial)
     np.testing.assert_array_equal(LabelTable((2,), initial=[0.0, 1.0]).confidence, [0.0, 1.0])
+
+
+@pytest.mark.parametrize("shape", [(), 3, (3, 0), (2.5,), (True,)])
+def test_label_table_refuses_a_shape_that_is_none(shape):
+    with pytest.raises(ValueError, match="bucket_shape="):
+        LabelTable(shape)

@@ -120,6 +120,9 @@ def test_configs_round_trip(name):
         (kal.PowerLabels, {"num_classes": 1}, "1"),
         (kal.PowerLabels, {"num_classes": 3, "exponent": 0.0}, "0.0"),
         (kal.PowerLabels, {"num_classes": 3, "exponent": float("nan")}, "nan"),
+        (kal.LabelSmoothing, {"num_classes": 3, "smoothing": False}, "False"),
+        (kal.ConfidenceCalibrated, {"num_classes": 3, "rho": "2"}, "'2'"),
+        (kal.PowerLabels, {"num_classes": 3, "exponent": "2"}, "'2'"),
     ],
 )
 def test_arguments_out_of_range_are_refused(policy, arguments, received):
