@@ -13,6 +13,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from tests.conftest import ROOT, Ended
 
 RECIPES = sorted((ROOT / "train" / "recipes").glob("*.cfg"))
+EPOCHS = 4
 # With mixup labels can move both ways from where they start.
 SMALL_RUN = (
     "--dataset=digits",
@@ -21,7 +22,7 @@ SMALL_RUN = (
     "--holdout_examples=100",
     "--examples_per_bucket=40",
     "--num_buckets=2",
-    "--epochs=8",
+    f"--epochs={EPOCHS}",
     "--batch_size=50",
     "--temperature_scaling",
 )

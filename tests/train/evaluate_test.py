@@ -11,6 +11,7 @@ from PIL import Image
 import data
 from keras_autolabel import TemperatureScaling
 from tests.conftest import linear_network
+from tests.train.conftest import EPOCHS
 from train.evaluation import figures_of
 from train.predictor import Predictor
 from train.report import means_of, table_of
@@ -374,7 +375,7 @@ def test_killed_run_is_measured_at_its_last_checkpoint(others, finished_run):
     folder, ended = others
     assert ended["killed"].status == 0, ended["killed"].stderr
     content, rows = _read(folder / "killed-evaluation")
-    names = [f"{folder / 'killed'}, epoch 8", str(finished_run[0])]
+    names = [f"{folder / 'killed'}, epoch {EPOCHS}", str(finished_run[0])]
     restored, whole = ([row for row in rows if row["model"] == name] for name in names)
     by_set = {row["corruption"]: row["nll"] for row in whole if row["temperature"] == 1.0}
     for row in (restored[0], restored[-1]):

@@ -10,7 +10,7 @@ from tensorflow import keras
 import data
 import keras_autolabel as kal
 from tests.conftest import numpy_calibration, summaries
-from tests.train.conftest import SMALL_RUN, flags_of_fit, settings_on_the_page
+from tests.train.conftest import EPOCHS, SMALL_RUN, flags_of_fit, settings_on_the_page
 from train import fit, training
 from train.image_network import ImageNetwork
 from train.report import table_of
@@ -83,7 +83,7 @@ def test_metrics_say_what_was_run(metrics, finished_run):
     }
     settings = json.loads((finished_run[0] / "settings.json").read_text("utf-8"))
     assert metrics["settings"] == settings
-    given = {"epochs": 8, "batch_size": 50, "num_buckets": 2, "augmentation": "mixup"}
+    given = {"epochs": EPOCHS, "batch_size": 50, "num_buckets": 2, "augmentation": "mixup"}
     assert {name: settings[name] for name in given} == given
     assert metrics["seed"] == 0
     assert metrics["parameters"] == 78_042
@@ -92,7 +92,7 @@ def test_metrics_say_what_was_run(metrics, finished_run):
 
 
 def test_history_has_each_epoch_once_and_the_table(metrics, history):
-    assert [row["epoch"] for row in history] == list(range(8))
+    assert [row["epoch"] for row in history] == list(range(EPOCHS))
     table = table_in(history, "label_confidence", (2,))
     np.testing.assert_array_equal(np.float32(table[-1]), np.float32(metrics["label_table"]))
     # Equation (1) and the clip, out of the figures that stand beside the labels.
@@ -100,7 +100,7 @@ def test_history_has_each_epoch_once_and_the_table(metrics, history):
         table_in(history, f"holdout_{name}", (2,)) for name in ("ece", "accuracy", "confidence")
     )
     label = np.array([0.875, 0.625])
-    for epoch in range(8):
+    for epoch in range(EPOCHS):
         moved = label - 0.1 * ece[epoch] * np.sign(confidence[epoch] - accuracy[epoch])
         label = np.clip(moved, np.maximum(accuracy[epoch], 0.1), 1.0)
         np.testing.assert_allclose(table[epoch], label, atol=1e-5)
@@ -131,7 +131,7 @@ def test_tensorboard_has_the_settings_beside_the_figures(finished_run, metrics):
         # Those that mixup and its labels read, and no others.
         assert {"beta", "num_buckets", "step_size", "learning_rate"} <= set(settings)
         assert not {"epsilon", "severity", "smoothing", "image_size"} & set(settings)
-        values = {tag: value for (tag, step), value in found.items() if step == 8}
+        values = {tag: value for (tag, step), value in found.items() if step == EPOCHS}
         for figure, value in figures.items():
             assert float(tf.make_ndarray(values[figure].tensor)) == pytest.approx(value, rel=1e-6)
 

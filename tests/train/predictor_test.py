@@ -9,6 +9,7 @@ from tensorflow import keras
 
 from keras_autolabel import AutoLabelModel, OneHot
 from tests.conftest import linear_network
+from tests.train.conftest import EPOCHS
 from train.predictor import Predictor
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 1)).astype(np.uint8)
@@ -95,7 +96,7 @@ def test_checkpoint_of_a_killed_run_gives_the_logits_of_its_network(finished_run
     predictor = Predictor(f"{killed}/")
     whole = Predictor(str(finished_run[0] / "model.keras"))
     np.testing.assert_allclose(predictor.logits(images), whole.logits(images), atol=1e-5)
-    assert predictor.name == f"{killed}, epoch 8"
+    assert predictor.name == f"{killed}, epoch {EPOCHS}"
     assert predictor.image_shape == (16, 16, 1) and predictor.temperature == 1.0
     assert predictor.run_settings == whole.run_settings
 
@@ -119,7 +120,7 @@ def _of_another_network(folder):
             lambda folder: [_cut(path) for path in (folder / "checkpoints").glob("*.data*")],
             "holds no SavedModel; it holds checkpoints",
         ),
-        (_of_another_network, "ckpt-8 is damaged or of another network: ."),
+        (_of_another_network, f"ckpt-{EPOCHS} is damaged or of another network: ."),
         (
             lambda folder: shutil.rmtree(folder / "checkpoints"),
             "holds no SavedModel; it holds settings.json",

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tensorflow import keras
 import data
 from keras_autolabel import AutoLabelModel
 from tests.conftest import linear_network, numpy_calibration, numpy_softmax
-from tests.train.conftest import SMALL_RUN
+from tests.train.conftest import EPOCHS, SMALL_RUN
 from train import builders, run_folder, training
 from train.builders import build_model
 from train.evaluation import figures_of
@@ -87,13 +88,16 @@ def test_killed_run_ends_as_if_it_had_not_been_killed(finished_run, run_commands
     )
     assert killed.status == -signal.SIGKILL, killed.stderr
     assert ended.status == 0, ended.stderr
-    done = next(e for e in range(1, 9) if f"continues after epoch {e} of 8." in ended.stdout)
-    assert done < 8
-    assert f"Epoch {done + 1}/8" in ended.stdout and f"Epoch {done}/8" not in ended.stdout
+    words = f"continues after epoch {{}} of {EPOCHS}."
+    done = next(epoch for epoch in range(1, EPOCHS) if words.format(epoch) in ended.stdout)
+    epochs = re.findall(rf"Epoch (\d)/{EPOCHS}", ended.stdout)
+    assert epochs == [str(epoch) for epoch in range(done + 1, EPOCHS + 1)]
     # Every figure of every epoch, each epoch once, to the last digit.
     assert (folder / "history.csv").read_bytes() == (whole / "history.csv").read_bytes()
     with open(folder / "history.csv", encoding="utf-8", newline="") as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == list("01234567")
+        assert [row["epoch"] for row in csv.DictReader(file)] == [
+            str(epoch) for epoch in range(EPOCHS)
+        ]
     for expected, actual in zip(_weights(whole), _weights(folder), strict=True):
         np.testing.assert_array_equal(actual, expected)
     mine, theirs = (_metrics(path) for path in (folder, whole))
