@@ -1,5 +1,6 @@
 """What several tests share: real images, an augmentation and a network to follow by hand."""
 
+import contextlib
 import dataclasses
 import gc
 import json
@@ -143,14 +144,16 @@ import train.comparison_report, train.evaluation, train.training
 # What is frozen the end of a command does not visit, which would take it a second.
 gc.freeze()
 for line in sys.stdin:
-    printed, module, *arguments = json.loads(line)
+    printed, *words = json.loads(line)
     child = os.fork()
     if not child:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for descriptor, name in ((1, "stdout"), (2, "stderr")):
             path = f"{printed}.{name}"
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-        sys.argv = [module, *arguments]
+        while "=" in words[0]:
+            name, _, os.environ[name] = words.pop(0).partition("=")
+        module, *_ = sys.argv = words
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         sys.exit()
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
@@ -183,12 +186,19 @@ def environment() -> dict[str, str]:
     return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
 
 
-@pytest.fixture(scope="session")
-def run_commands() -> Iterator[Callable[[list[list[str]], Path], list[Ended]]]:
-    """Runs ``[module, *arguments]`` one after the other, each in a process of its own."""
+Run = Callable[[list[list[str]], Path], list[Ended]]
+
+
+@contextlib.contextmanager
+def command_server(**variables: str) -> Iterator[Run]:
+    """What runs ``[module, *arguments]`` one after the other, each in a process of its own.
+
+    A word ``NAME=VALUE`` in front of the module is a variable of its environment.
+    """
     command = [sys.executable, "-W", "ignore", "-c", SERVER]
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, env=environment(), **options) as server:
+    env = {**environment(), **variables}
+    with subprocess.Popen(command, cwd=ROOT, env=env, **options) as server:
 
         def run(commands: list[list[str]], folder: Path) -> list[Ended]:
             folder.mkdir(parents=True, exist_ok=True)
@@ -199,4 +209,11 @@ def run_commands() -> Iterator[Callable[[list[list[str]], Path], list[Ended]]]:
                 ended.append(Ended.printed(int(server.stdout.readline()), printed))
             return ended
 
+        yield run
+
+
+@pytest.fixture(scope="session")
+def run_commands() -> Iterator[Run]:
+    """Runs commands as ``command_server`` does."""
+    with command_server() as run:
         yield run

@@ -7,6 +7,7 @@ import glob
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -214,6 +215,7 @@ class Checkpoints(keras.callbacks.Callback):
     ):
         super().__init__()
         self.folder, self.minutes, self.asked_to_end = folder, minutes, asked_to_end
+        self.keep = keep
         self.terminated, self.last = False, time.monotonic()
         self.epoch, self.step = (tf.Variable(0, dtype=tf.int64) for _ in range(2))
         # How many numbers metrics keep is known when they have seen a batch.
@@ -319,11 +321,25 @@ class Checkpoints(keras.callbacks.Callback):
         self.step.assign(step)
         self.apart.assign(self.gather())
         self.manager.save()
+        self._sweep()
         self.last = time.monotonic()
         if self.terminated:
             raise Terminated(
                 f"terminated after {epoch} epochs and {step} steps; the same command goes on."
             )
+
+    def _sweep(self) -> None:
+        """Removes what the manager knows nothing of: parts that a kill left, whole ones of then."""
+        folder, last = self.manager.directory, int(self.checkpoint.save_counter)
+        found = {name: re.match(r"ckpt-(\d+)[._]", name) for name in os.listdir(folder)}
+        numbers = {name: int(match[1]) for name, match in found.items() if match}
+        whole = sorted(n for name, n in numbers.items() if name.endswith(".index") and n <= last)
+        # An index goes before its data, without which it would be a damaged one.
+        for name in sorted(numbers, reverse=True):
+            if name.endswith("_temp"):
+                shutil.rmtree(os.path.join(folder, name))
+            elif numbers[name] not in whole[-self.keep :]:
+                os.remove(os.path.join(folder, name))
 
     def _metric_variables(self) -> list:
         return [variable for metric in self.model.metrics for variable in metric.variables]

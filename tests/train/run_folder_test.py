@@ -267,6 +267,25 @@ def _damage(path, how: str) -> None:
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
 
 
+def test_the_next_checkpoint_takes_away_what_a_kill_left(tmp_path):
+    checkpoints = run_folder.Checkpoints(_model(), str(tmp_path))
+    for epoch in range(3):
+        checkpoints.on_epoch_end(epoch)
+    folder, again = tmp_path / "checkpoints", run_folder.Checkpoints(_model(), str(tmp_path))
+    assert again.restore() == 3
+    # Killed before a checkpoint had its name, before the list had it, and while an old one went.
+    (folder / "ckpt-3_temp").mkdir()
+    (folder / "ckpt-3_temp" / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
+    (folder / "ckpt-1.data-00000-of-00001").write_bytes(b"all")
+    (folder / "checkpoint").write_text('model_checkpoint_path: "ckpt-2"', "utf-8")
+    (folder / "mine.index").write_text("stays", "utf-8")
+    again.on_epoch_end(3)
+    data = "data-00000-of-00001"
+    checkpoints = {f"ckpt-{number}.{ending}" for number in (3, 4) for ending in (data, "index")}
+    assert set(os.listdir(folder)) == {"checkpoint", "mine.index", *checkpoints}
+    assert run_folder.Checkpoints(_model(), str(tmp_path)).restore() == 4
+
+
 @pytest.mark.parametrize("how", ["truncated", "empty", "missing", "flipped"])
 @pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])
 def test_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, capsys, how, ending):
