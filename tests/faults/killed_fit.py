@@ -1,4 +1,6 @@
-"""Runs ``train.fit`` with a tiny network, and kills it with SIGKILL at a moment that is named.
+"""Runs ``train.fit`` with a tiny network, and has something happen to it at a moment.
+
+It is killed with SIGKILL, or, by ``fill MOMENT:FILE``, a file takes all that is left on its disk.
 
 The first argument is the moment, ``never``, or ``STEP:PART`` or ``results:SECONDS``: STEP steps of
 this process are done, and PART of the time of one is over; the images are measured, drawn and
@@ -6,6 +8,7 @@ exported since so many seconds. ``first:SECONDS``: the first step, which is trac
 The others are those of ``train.fit``.
 """
 
+import contextlib
 import os
 import runpy
 import signal
@@ -17,12 +20,21 @@ from tensorflow import keras
 
 from train import builders, run_folder, training
 
-moment = sys.argv.pop(1)
+what, _, moment = sys.argv.pop(1).rpartition(" ")
 
 
-def die_in(seconds: float) -> None:
-    """Kills this process when so many seconds are over."""
-    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+def happen(value: str, unit: float = 1.0) -> None:
+    """Kills this process when so many units are over, or fills a disk at once."""
+    if what != "fill":
+        threading.Timer(float(value) * unit, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return
+    with contextlib.suppress(OSError), open(value, "wb", buffering=0) as file:
+        size = 2**20
+        while size:
+            try:
+                file.write(bytes(size))
+            except OSError:
+                size //= 2
 
 
 class Dying(run_folder.Checkpoints):
@@ -33,9 +45,9 @@ class Dying(run_folder.Checkpoints):
     def on_train_batch_begin(self, batch, logs=None):
         after, _, value = moment.partition(":")
         if after == "first" and not self.steps:
-            die_in(float(value))
+            happen(value)
         elif after.isdigit() and self.steps == int(after):
-            die_in(float(value) * self.took)
+            happen(value, self.took)
         self.began = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
@@ -61,7 +73,7 @@ def tiny_network(settings, train, num_classes):
 def measure(*arguments):
     """The first thing that is done behind training."""
     if moment.startswith("results:"):
-        die_in(float(moment.partition(":")[2]))
+        happen(moment.partition(":")[2])
     return measured(*arguments)
 
 
