@@ -343,12 +343,17 @@ def _ways(images, labels) -> dict:
     }
 
 
+@pytest.fixture(scope="module")
+def untrained() -> AutoLabelModel:
+    """One model for all that is refused, which leaves it as it was."""
+    return _model(Dimming())
+
+
 @pytest.mark.parametrize("way", ["fit", "fit, dataset", "validation", "evaluate"])
 @pytest.mark.parametrize("name", [*WRONG_TYPES, *WRONG_VALUES])
-def test_wrong_images_and_labels_are_refused_before_any_update(name, way):
+def test_wrong_images_and_labels_are_refused_before_any_update(name, way, untrained):
     images, labels, value = {**WRONG_TYPES, **WRONG_VALUES}[name]
-    model = _model(Dimming())
-    start = model.network.get_weights()
+    model, start = untrained, linear_network(SHAPE, 3).get_weights()
     with pytest.raises(ValueError) as raised:
         _ways(images, labels)[way](model)
     # What is wrong with a type only Keras tells evaluate, in its own words.
