@@ -10,6 +10,7 @@ from keras_autolabel.batch import (
     class_numbers,
     clean_batch,
     from_label_rows,
+    known_classes,
     label_rows,
     refused_in_one_line,
     to_float,
@@ -51,6 +52,7 @@ def test_bytes_become_floats_and_floats_bytes():
 )
 def test_labels_are_the_classes_that_they_name(labels):
     shapes = [labels.shape, [None] * labels.ndim, [None, *labels.shape[1:]]]
+    shapes.append([3, None][: labels.ndim])
     in_graphs = [
         tf.function(class_numbers, input_signature=[tf.TensorSpec(shape, labels.dtype)])
         for shape in shapes
@@ -58,6 +60,24 @@ def test_labels_are_the_classes_that_they_name(labels):
     for numbers in (class_numbers, *in_graphs):
         assert numbers(tf.constant(labels)).dtype == tf.int32
         np.testing.assert_array_equal(numbers(tf.constant(labels)), CLASSES)
+
+
+@pytest.mark.parametrize("num_classes", [4, tf.constant(4)], ids=["known", "in the graph"])
+def test_classes_are_those_up_to_the_last(num_classes):
+    last = "K - 1" if tf.is_tensor(num_classes) else "3"
+    for labels in ([0, 3], [[0], [3]], np.eye(4)[[0, 3]]):
+        np.testing.assert_array_equal(known_classes(labels, num_classes), [0, 3])
+    for labels, found in (([1, 4], "1, 4"), ([-1, 3], "-1, 3"), ([[2], [9]], "2, 9")):
+        with pytest.raises(ValueError, match=rf"0\.\.{last} .*: {found}$"), refused_in_one_line():
+            known_classes(labels, num_classes)
+
+
+def test_one_hot_rows_have_as_many_columns_as_there_are_classes():
+    for columns in (2, 5):
+        with pytest.raises(ValueError, match=rf"num_classes=4.*\({columns}, {columns}\)"):
+            known_classes(np.eye(columns), 4)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="keras_autolabel"):
+        known_classes(np.eye(5), tf.constant(4))
 
 
 def test_bools_are_the_classes_0_and_1():
@@ -184,10 +204,12 @@ def test_what_is_no_whole_number_is_refused_by_name(value):
 def test_a_clean_batch_is_at_distance_0_in_bucket_0():
     batch = clean_batch(GREY, np.array([5, 3]))
     np.testing.assert_allclose(batch.images, GREY / 255, atol=1e-7)
-    for field, expected in zip(batch[1:], ([5, 3], [5, 3], [0, 0], [0, 0], [0, 0]), strict=True):
-        np.testing.assert_array_equal(field, expected)
-    dtypes = [field.dtype for field in batch]
-    assert dtypes == [tf.float32, tf.int32, tf.int32, tf.float32, tf.float32, tf.int32]
+    assert batch.images.dtype == tf.float32
+    labels, zeros = np.array([5, 3], np.int32), np.zeros(2, np.float32)
+    expected = (labels, labels, zeros, zeros, np.zeros(2, np.int32))
+    for field, values in zip(batch[1:], expected, strict=True):
+        # Each of its own shape and type: what is broadcast is not the same.
+        np.testing.assert_array_equal(field, values, strict=True)
 
 
 def test_label_rows_keep_every_class_and_bucket_of_imagenet_21k():

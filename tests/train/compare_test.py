@@ -21,7 +21,7 @@ from train.settings import FIELDS, Settings
 
 SMALL = (
     "--dataset=digits",
-    "--train_examples=200",
+    "--train_examples=100",
     "--holdout_examples=100",
     "--batch_size=50",
     "--epochs=4",
@@ -30,6 +30,7 @@ SMALL = (
     "--seeds=1",
     "--corruptions=contrast,pixelate",
     "--severities=3",
+    "--corrupted_examples=100",
     "--test_attack_epsilons=0.02",
     "--test_attack_steps=2",
     "--test_attack_examples=50",
@@ -115,7 +116,7 @@ def test_each_job_leaves_its_files_and_there_is_a_report(finished):
     assert (folder / "report.html").exists() and "report.html" in ended.stdout
     report = (folder / "report.md").read_text("utf-8")
     assert "CutMix + AutoLabel against CutMix" in report
-    assert "200 training, 100 hold-out, 300 test" in report
+    assert "100 training, 100 hold-out, 300 test" in report
 
 
 def test_tensorboard_has_a_row_for_each_network_and_temperature(finished):
