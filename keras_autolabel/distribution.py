@@ -6,7 +6,7 @@ the number of replicas.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -79,23 +79,28 @@ def variables_apart(strategy: tf.distribute.Strategy, variables: Iterable) -> li
     return [v for v in variables if getattr(v, "synchronization", None) == on_read]
 
 
-def functions_of_rows(
-    strategy: tf.distribute.Strategy, variables: Sequence
-) -> tuple[Callable[[], tf.Tensor], Callable[[tf.Tensor], None]]:
-    """Functions that gather what each replica keeps of its own, and that give it back.
+class Rows(NamedTuple):
+    """What each replica keeps of its own in some variables; all workers must call both.
 
-    All workers must call them.
+    Attributes:
+        gather: ``gather() -> rows``, float64 [replicas, numbers].
+        give_back: ``give_back(rows)`` assigns each replica its row.
+    """
+
+    gather: Callable[[], tf.Tensor]
+    give_back: Callable[[tf.Tensor], None]
+
+
+def functions_of_rows(strategy: tf.distribute.Strategy, variables: Sequence) -> Rows:
+    """Functions that gather what each replica keeps of its own, and that give it back.
 
     Args:
         strategy: What the variables were made under.
         variables: What ``variables_apart`` returned.
-
-    Returns:
-        ``gather() -> rows`` and ``give_back(rows)``, with rows float64 [replicas, numbers], or
-        [0, 0] where there is no variable.
     """
     if not variables:
-        return lambda: tf.zeros([0, 0], tf.float64), lambda rows: None
+        nothing = tf.zeros([strategy.num_replicas_in_sync, 0], tf.float64)
+        return Rows(lambda: nothing, lambda rows: None)
     sizes = [variable.shape.num_elements() for variable in variables]
 
     def own_row():
@@ -115,7 +120,7 @@ def functions_of_rows(
     def give_back(rows):
         strategy.run(assign, args=(rows,))
 
-    return gather, give_back
+    return Rows(gather, give_back)
 
 
 def batches_under(

@@ -11,7 +11,7 @@ PAGES = sorted((pathlib.Path(__file__).parents[1] / "docs" / "howto").glob("*.md
 # A block of text behind one of Python is what it prints.
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # What the code of a page imports beside what every test has.
-NEEDS = {"export": ("onnxruntime", "tf2onnx")}
+NEEDS = {"cluster": ("ray", "tf_keras"), "export": ("onnxruntime", "tf2onnx")}
 
 
 def test_the_pages_are_found():

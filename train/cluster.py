@@ -129,7 +129,7 @@ def run(
         with _passing_on_sigterm(folder) as terminated:
             trainer.fit()
     except TrainingFailedError as error:
-        raise ChildProcessError(_line_of(error)) from error
+        raise ChildProcessError(line_of(error)) from error
     else:
         if terminated and not os.path.exists(metrics):
             raise run_folder.Terminated("terminated with a checkpoint; the same command goes on.")
@@ -151,7 +151,7 @@ def _connect(ray, address: str | None, workers: int) -> None:
     )
 
 
-def _line_of(error: Exception) -> str:
+def line_of(error: Exception) -> str:
     """What the first worker that failed last says, without what Ray says of it."""
     failures = getattr(error, "worker_failures", None)
     lines = str(failures[min(failures)] if failures else error).strip().splitlines()

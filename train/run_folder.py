@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import functools
 import glob
 import json
 import math
@@ -21,6 +22,7 @@ from tensorflow import keras
 
 from keras_autolabel.checks import divergence_of
 from keras_autolabel.distribution import (
+    Rows,
     function_of_chief,
     functions_of_rows,
     is_chief,
@@ -149,6 +151,10 @@ def last_checkpoint(folder: str) -> str | None:
     return None
 
 
+def _numbers_in(variables: Sequence) -> int:
+    return sum(variable.shape.num_elements() for variable in variables)
+
+
 def _number_of(checkpoint: str) -> int:
     return int(checkpoint.rpartition("-")[2])
 
@@ -193,8 +199,9 @@ class Checkpoints(keras.callbacks.Callback):
     have counted in them. Nothing is kept of a network that has diverged, which is an error at once.
     It must stand behind ``AutoLabel``, so that the labels it keeps are those of the next epoch.
 
-    What replicas keep apart, the moving statistics of BatchNorm, is kept of each. Of several
-    workers, all of which must have this callback, the first decides and writes.
+    What replicas keep apart, the moving statistics of BatchNorm and what metrics have counted, is
+    kept of each. Of several workers, all of which must have this callback, the first decides and
+    writes.
 
     Args:
         model: A compiled model.
@@ -223,8 +230,8 @@ class Checkpoints(keras.callbacks.Callback):
         # A row for each replica, of what they keep apart.
         self.apart = tf.Variable(tf.zeros([0, 0], tf.float64), shape=[None, None])
         self.strategy = model.distribute_strategy
-        variables = variables_apart(self.strategy, model.weights)
-        self.gather, self.give_back = functions_of_rows(self.strategy, variables)
+        self.statistics = variables_apart(self.strategy, model.weights)
+        self.rows_of_statistics = functions_of_rows(self.strategy, self.statistics)
         self.of_chief = function_of_chief(self.strategy)
         with self.strategy.scope():
             model.optimizer.build(model.trainable_variables)
@@ -253,8 +260,9 @@ class Checkpoints(keras.callbacks.Callback):
         number = self.of_chief(0 if path is None else _number_of(path))
         if number:
             self.checkpoint.restore(os.path.join(self.folder, CHECKPOINTS, f"ckpt-{number}"))
-            if len(self.apart.numpy()) == self.strategy.num_replicas_in_sync:
-                self.give_back(tf.convert_to_tensor(self.apart))
+            if self._are_as_many():
+                rows = self.apart[:, : _numbers_in(self.statistics)]
+                self.rows_of_statistics.give_back(rows)
         return int(self.epoch)
 
     @contextlib.contextmanager
@@ -284,6 +292,8 @@ class Checkpoints(keras.callbacks.Callback):
         parts = np.split(self.counted.numpy(), np.cumsum(sizes)[:-1])
         for variable, part in zip(self._metric_variables(), parts, strict=True):
             variable.assign(tf.cast(part.reshape(variable.shape), variable.dtype))
+        if self._are_as_many():
+            self._rows_of_metrics.give_back(self.apart[:, _numbers_in(self.statistics) :])
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Writes a checkpoint if it is time, or the end.
@@ -319,7 +329,10 @@ class Checkpoints(keras.callbacks.Callback):
         """Whole or not at all."""
         self.epoch.assign(epoch)
         self.step.assign(step)
-        self.apart.assign(self.gather())
+        rows = [self.rows_of_statistics.gather()]
+        if step:
+            rows.append(self._rows_of_metrics.gather())
+        self.apart.assign(tf.concat(rows, axis=1))
         self.manager.save()
         self._sweep()
         self.last = time.monotonic()
@@ -330,7 +343,9 @@ class Checkpoints(keras.callbacks.Callback):
 
     def _sweep(self) -> None:
         """Removes what the manager knows nothing of: parts that a kill left, whole ones of then."""
-        folder, last = self.manager.directory, int(self.checkpoint.save_counter)
+        folder = self.manager.directory
+        # Under a strategy it is a variable of every replica.
+        last = int(tf.convert_to_tensor(self.checkpoint.save_counter))
         found = {name: re.match(r"ckpt-(\d+)[._]", name) for name in os.listdir(folder)}
         numbers = {name: int(match[1]) for name, match in found.items() if match}
         whole = sorted(n for name, n in numbers.items() if name.endswith(".index") and n <= last)
@@ -340,6 +355,15 @@ class Checkpoints(keras.callbacks.Callback):
                 shutil.rmtree(os.path.join(folder, name))
             elif numbers[name] not in whole[-self.keep :]:
                 os.remove(os.path.join(folder, name))
+
+    def _are_as_many(self) -> bool:
+        """Whether the checkpoint is of as many replicas as there are now."""
+        return len(self.apart.numpy()) == self.strategy.num_replicas_in_sync
+
+    @functools.cached_property
+    def _rows_of_metrics(self) -> Rows:
+        variables = variables_apart(self.strategy, self._metric_variables())
+        return functions_of_rows(self.strategy, variables)
 
     def _metric_variables(self) -> list:
         return [variable for metric in self.model.metrics for variable in metric.variables]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("attack", "augment", "corrupt", "epoch", "loss", "metrics")
+NAMES = ("attack", "augment", "corrupt", "epoch", "loss", "metrics", "workers")
 # All of them in one process, since importing TensorFlow takes longer than they do.
 DRIVER = """
 import importlib, sys

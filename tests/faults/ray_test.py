@@ -3,6 +3,8 @@
 import contextlib
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,21 +14,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow import keras
 
+from keras_autolabel.distribution import is_chief
+from tests import howto_test
 from tests.conftest import ROOT, environment
+from train import builders, training
 from train.run_folder import last_checkpoint, read_history
+from train.settings import Settings
 
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="needs the extra cluster"),
 ]
-EPOCHS = 8
+EPOCHS = 4
 # With BatchNorm, whose statistics each worker keeps apart.
 FIT = (
     *("train.fit", "--workers=2", "--dataset=digits", "--augmentation=mixup", "--num_buckets=2"),
     *("--train_examples=400", "--holdout_examples=100", "--examples_per_bucket=40"),
-    *("--batch_size=50", f"--epochs={EPOCHS}"),
+    *("--batch_size=100", f"--epochs={EPOCHS}"),
 )
+AUGMENTATIONS = ("augmix", "randaugment", "pgd")
 SECONDS = 300
 
 
@@ -104,11 +112,140 @@ def whole(tmp_path_factory) -> Path:
 def test_two_workers_learn_and_one_of_them_writes(whole):
     history = read_history(str(whole))
     assert [row["epoch"] for row in history] == list(range(EPOCHS))
-    assert history[-1]["accuracy"] > 0.7 > history[0]["accuracy"]
+    assert history[-1]["accuracy"] > history[0]["accuracy"] + 0.2
+    assert history[-1]["loss"] < history[0]["loss"] - 0.2
     assert printed_into(whole).count(f"Epoch {EPOCHS}/{EPOCHS}") == 1
     (board,) = (whole / "tensorboard" / "train").iterdir()
     assert board.stat().st_size
     found = results(whole)
-    assert found["figures"]["test"]["accuracy"] > 0.6
+    assert 0.2 < found["figures"]["test"]["accuracy"] < 1.0
     last = [history[-1][f"label_confidence_{n}"] for n in range(2)]
     np.testing.assert_allclose(found["table"], last, rtol=1e-6)
+
+
+def test_workers_killed_and_a_driver_terminated_cost_nothing(whole):
+    folder = whole.with_name("killed")
+    often = "--checkpoint_minutes=0"
+    with fit(folder, often) as process:
+        wait_for(lambda: saves(folder) >= 2, process, folder)
+        process.terminate()
+        assert process.wait(SECONDS) == os.EX_TEMPFAIL, printed_into(folder)[-3000:]
+    assert "the same command goes on" in printed_into(folder)
+    with fit(folder, often) as process:
+        for kill in range(3):
+            enough = saves(folder) + 2
+            wait_for(lambda enough=enough: saves(folder) >= enough, process, folder)
+            workers = workers_of(process.pid)
+            assert len(workers) == 2
+            os.kill(workers[kill % 2], signal.SIGKILL)
+        assert process.wait(SECONDS) == 0, printed_into(folder)[-3000:]
+    assert printed_into(folder).count("continues after epoch") == 4
+    expected, actual = results(whole), results(folder)
+    for name, value in expected.pop("kept").items():
+        np.testing.assert_array_equal(actual["kept"][name], value, err_msg=name)
+    assert actual.pop("kept") and actual == expected
+
+
+def train_on_both(folder: str) -> None:
+    """Runs in each of two workers; the first of them then trains alone, too."""
+    tf.get_logger().setLevel("ERROR")
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    assert strategy.num_replicas_in_sync == 2
+    builders.build_network = _without_batch_norm
+    for name in AUGMENTATIONS:
+        settings = Settings(
+            dataset="digits",
+            augmentation=name,
+            train_examples=160,
+            # Of 202 or 606 augmented images the last batch is not full; 101 have no equal parts.
+            holdout_examples=101,
+            examples_per_bucket=0,
+            num_buckets=2,
+            attack_steps=2,
+            epsilon=0.1,
+            step_size=0.5,
+            epochs=3,
+            batch_size=40,
+        )
+        splits = builders.load_data(settings)
+        for by, scope in (("workers", strategy), ("device", tf.distribute.get_strategy())):
+            if by == "device" and not is_chief(strategy):
+                continue
+            here = Path(folder, f"{name} on {by}")
+            here.mkdir(parents=True, exist_ok=True)
+            model = builders.build_model(settings, splits, scope)
+            training.train(model, settings, splits, str(here))
+            if is_chief(strategy):
+                np.savez(
+                    here / "weights", builders.label_table(model), *model.network.get_weights()
+                )
+
+
+def _without_batch_norm(settings, split, num_classes: int) -> keras.Model:
+    """A layer of 16, with weights from NumPy."""
+    network = keras.Sequential(
+        [
+            keras.Input(split.image_shape),
+            keras.layers.Flatten(),
+            keras.layers.Dense(16, "relu"),
+            keras.layers.Dense(num_classes),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    network.set_weights([0.3 * rng.normal(size=w.shape) for w in network.get_weights()])
+    return network
+
+
+@pytest.fixture(scope="module")
+def on_both(tmp_path_factory) -> Path:
+    """The folders of three runs, on two workers and on one device."""
+    import ray
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.tensorflow import TensorflowTrainer
+
+    folder = tmp_path_factory.mktemp("both")
+
+    def loop(config):
+        from tests.faults import ray_test
+
+        ray_test.train_on_both(**config)
+
+    variables = {"TF_USE_LEGACY_KERAS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
+    ray.init(
+        "local",
+        num_cpus=2,
+        include_dashboard=False,
+        logging_config=ray.LoggingConfig(log_level="ERROR"),
+        runtime_env={"env_vars": variables},
+    )
+    try:
+        TensorflowTrainer(
+            loop,
+            train_loop_config={"folder": str(folder)},
+            scaling_config=ScalingConfig(num_workers=2),
+            run_config=RunConfig(storage_path=str(folder / "ray")),
+        ).fit()
+    finally:
+        ray.shutdown()
+    return folder
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_two_workers_equal_one_device(on_both, name):
+    on_workers, on_device = (on_both / f"{name} on {by}" for by in ("workers", "device"))
+    actual, expected = (read_history(str(path)) for path in (on_workers, on_device))
+    assert len(actual) == 3 and expected[2]["loss"] < expected[0]["loss"]
+    for row, other in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(list(row.values()), list(other.values()), atol=1e-5)
+    table, *weights = np.load(on_workers / "weights.npz").values()
+    expected_table, *expected_weights = np.load(on_device / "weights.npz").values()
+    np.testing.assert_allclose(table, expected_table, atol=1e-5)
+    # Learned, from 1.
+    assert np.all(expected_table < 0.99)
+    for one, other in zip(weights, expected_weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
+    page = ROOT / "docs" / "howto" / "cluster.md"
+    howto_test.test_the_code_of_a_page_runs(page, tmp_path, monkeypatch)

@@ -57,3 +57,14 @@ def test_flags_of_workers_are_refused_where_there_is_one(flag):
     name = flag.partition("=")[0]
     with flags_of_fit(flag), pytest.raises(ValueError, match=f"{name} has no effect"):
         fit.check_workers(Settings())
+
+
+def test_what_a_worker_died_of_is_one_line():
+    class Failed(Exception):
+        worker_failures = {
+            1: RuntimeError("Traceback:\nUnavailableError: a peer is gone"),
+            0: RuntimeError("Traceback:\n  work()\nValueError: Training has diverged; lower it."),
+        }
+
+    assert cluster.line_of(Failed()) == "Training has diverged; lower it."
+    assert cluster.line_of(RuntimeError("no controller\nis left")) == "is left"

@@ -1,0 +1,139 @@
+"""What a second worker gains: two workers of Ray, of a core each, beside one, with equal settings.
+
+    pip install -e '.[benchmark,cluster]'
+    python -m benchmarks.workers --output_dir=runs/benchmarks
+
+A small ResNet is trained on Fashion-MNIST under AugMix, with a checkpoint at the end; workers are
+on tf_keras, and each keeps to a core of its own, whatever --cores says. In each round both train
+together, then the first of them alone. One worker with half of the batch, which is what each of two
+computes, shows what is lost where: to the smaller batch, and, of what is then left to twice the
+throughput, to gradients that are exchanged and to waiting for the slower of the two.
+"""
+
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import tensorflow as tf
+from absl import app, flags
+
+import data
+from benchmarks.rounds import FLAGS, Case, Way, benchmark, define_flags
+from keras_autolabel.distribution import batches_under
+from train import builders, run_folder
+from train.cluster import WORKER_ENVIRONMENT
+from train.settings import Settings
+
+BATCHES, IMAGES = (128, 512), 8192
+TWO, ONE, HALF = "two workers", "one worker", "one worker, half of the batch"
+WORKERS = 2
+
+
+class Worker:
+    """A process on a core of its own.
+
+    Args:
+        number: Of this worker, from 0.
+        addresses: Of all of them.
+        dataset: Name of the images.
+    """
+
+    def __init__(self, number: int, addresses: list[str], dataset: str) -> None:
+        # Threads that are made from here on stay there, too.
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[number]})
+        task = {"type": "worker", "index": number}
+        os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        tf.get_logger().setLevel("ERROR")
+        self.several = tf.distribute.MultiWorkerMirroredStrategy()
+        self.splits = data.load(dataset)
+        self.folder = tempfile.TemporaryDirectory()
+        self.runs: dict[tuple[str, int], Callable[[], None]] = {}
+
+    def build(self, way: str, batch_size: int, images: int, seed: int) -> None:
+        """Makes what ``run`` runs."""
+        strategy = self.several if way == TWO else tf.distribute.get_strategy()
+        size = batch_size // 2 if way == HALF else batch_size
+        # Labels that nothing has to update cost the same in a step.
+        settings = Settings(labels="one_hot", batch_size=size, seed=seed)
+        model = builders.build_model(settings, self.splits, strategy)
+        folder = os.path.join(self.folder.name, f"{way} {size}")
+        checkpoints = run_folder.Checkpoints(model, folder)
+        shared = partial(self.splits.train.training_batches, batch_size=size, seed=seed, epochs=99)
+        batches = batches_under(strategy, shared)
+        steps = images // size
+
+        def run():
+            model.fit(batches, steps_per_epoch=steps, callbacks=[checkpoints], verbose=0)
+
+        self.runs[way, batch_size] = run
+
+    def run(self, way: str, batch_size: int) -> None:
+        """Trains on so many images as ``build`` was told."""
+        self.runs[way, batch_size]()
+
+
+class Group:
+    """The workers, which start when they are first needed."""
+
+    def __init__(self) -> None:
+        self.workers: list = []
+
+    def build(self, way: str, batch_size: int) -> Callable[[], int]:
+        """A function that trains in one way, and returns on how many images."""
+        import ray
+
+        if not self.workers:
+            self.start(ray)
+        images = 2 * batch_size if FLAGS.tiny else IMAGES
+        workers = self.workers if way == TWO else self.workers[:1]
+        seed = FLAGS.seed
+        ray.get([worker.build.remote(way, batch_size, images, seed) for worker in workers])
+
+        def run() -> int:
+            ray.get([worker.run.remote(way, batch_size) for worker in workers])
+            return images
+
+        return run
+
+    def start(self, ray) -> None:
+        """Starts a Ray of this machine's cores."""
+        ray.init(
+            "local",
+            num_cpus=WORKERS,
+            include_dashboard=False,
+            logging_config=ray.LoggingConfig(log_level="ERROR"),
+            runtime_env={"env_vars": WORKER_ENVIRONMENT},
+        )
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(WORKERS)]
+        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+        for each in sockets:
+            each.close()
+        dataset = "fashion_mnist_small" if FLAGS.tiny else FLAGS.dataset
+        remote = ray.remote(num_cpus=1)(Worker)
+        self.workers = [remote.remote(n, addresses, dataset) for n in range(WORKERS)]
+
+
+def cases() -> Iterator[Case]:
+    """Global batches of two sizes."""
+    group = Group()
+    for size in (128,) if FLAGS.tiny else BATCHES:
+        yield Case(
+            f"AugMix, small ResNet, batches of {size}",
+            [Way(way, partial(group.build, way, size)) for way in (TWO, ONE, HALF)],
+            grows=("batch", size),
+            clock="wall",
+        )
+
+
+def main(argv: list[str]) -> None:
+    """Prints the table."""
+    benchmark("workers", cases, argv)
+
+
+if __name__ == "__main__":
+    define_flags()
+    flags.DEFINE_enum("dataset", "fashion_mnist", list(data.DATASETS), "The images.")
+    app.run(main)
