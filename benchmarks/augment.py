@@ -240,7 +240,7 @@ def _shape(images: np.ndarray) -> str:
 
 def comparisons(images: np.ndarray) -> list[Case]:
     """Each augmentation in all ways."""
-    mixed = "its own ranges; two operations an image"
+    layers, mixed = 1 if FLAGS.tiny else KERAS_LAYERS, "its own ranges; two operations an image"
     return [
         Case(
             f"AugMix, {_shape(images)}",
@@ -249,7 +249,7 @@ def comparisons(images: np.ndarray) -> list[Case]:
                 Way("Pillow", partial(by_pillow, images)),
                 Way(
                     "keras.layers.AugMix",
-                    partial(by_keras, "AugMix", KERAS_LAYERS, images, num_chains=1, factor=0.3),
+                    partial(by_keras, "AugMix", layers, images, num_chains=1, factor=0.3),
                     "less: one chain for all batches",
                 ),
                 Way("albumentations", partial(by_albumentations, images, AUGMIX_OPERATIONS), mixed),
@@ -279,7 +279,7 @@ def comparisons(images: np.ndarray) -> list[Case]:
 def growth() -> Iterator[Case]:
     """AugMix by side, batch, depth and workers."""
     few = FLAGS.tiny
-    for side in (8, 16) if few else (16, 32, 64, 112, 224):
+    for side in (8,) if few else (16, 32, 64, 112, 224):
         images = crops(side, FLAGS.seed, 2 if few else None)
         ways = [
             Way("keras_autolabel", partial(ours, kal.AugMix(), images)),
@@ -287,16 +287,16 @@ def growth() -> Iterator[Case]:
             Way("bytes copied", partial(copy_of, images)),
         ]
         yield Case("AugMix", ways, len(images), grows=("side of the images, pixels", side))
-    for size in (1, 2) if few else (1, 8, 64, 512):
+    for size in (1,) if few else (1, 8, 64, 512):
         images = crops(16 if few else 32, FLAGS.seed, size)
         ways = [Way("keras_autolabel", partial(ours, kal.AugMix(), images))]
         yield Case("AugMix, 32×32×3", ways, size, grows=("images in a batch", size))
-    for depth in (1, 2) if few else (1, 2, 4, 8):
+    for depth in (1,) if few else (1, 2, 4, 8):
         images = crops(16 if few else 32, FLAGS.seed, 2 if few else MOST_IMAGES)
         ways = [Way("keras_autolabel", partial(ours, kal.AugMix(max_depth=depth), images))]
         grows = ("largest depth of a chain", depth)
         yield Case("AugMix, 32×32×3", ways, len(images), grows=grows)
-    for workers in (1, 2):
+    for workers in (1,) if few else (1, 2):
         images = crops(16 if few else 32, FLAGS.seed, 2 if few else MOST_IMAGES)
         ways = [Way("keras_autolabel", partial(many, kal.AugMix(), images, workers))]
         grows = ("workers, each a core", workers)
