@@ -118,6 +118,30 @@ def test_everything_drawn_is_independent(name, bucket):
 
 
 @every_augmentation
+@pytest.mark.parametrize("bucket", [None, 1])
+def test_no_seed_is_drawn_from_twice(augmentation, bucket, monkeypatch):
+    """Numbers of one seed for two things may look independent where one is a remainder."""
+    used = []
+
+    def spied(draw):
+        def call(shape, seed, *arguments, **options):
+            used.append(tuple(np.array(seed)))
+            return draw(shape, seed, *arguments, **options)
+
+        return call
+
+    for module, name in (
+        (tf.random, "stateless_uniform"),
+        (tf.random, "stateless_gamma"),
+        (tf.random.experimental, "stateless_shuffle"),
+    ):
+        monkeypatch.setattr(module, name, spied(getattr(module, name)))
+    drawn = augmentation.draw(tf.constant(LABELS), SEED, bucket)
+    used += [tuple(drawn.seed.numpy())] if hasattr(drawn, "seed") else []
+    assert used and len(set(used)) == len(used)
+
+
+@every_augmentation
 @pytest.mark.parametrize("num_buckets", [1, 4])
 def test_buckets_that_are_asked_for_are_filled_uniformly(augmentation, num_buckets):
     config = {**augmentation.get_config(), "num_buckets": num_buckets}
