@@ -124,4 +124,4 @@ def test_metric_refuses(number):
         ExpectedCalibrationError(number)
     with pytest.raises(ValueError, match=f"num_classes={number}"):
         ClasswiseECE(number)
-    assert ExpectedCalibrationError(1).num_bins == 1
+    assert ExpectedCalibrationError(1).num_bins == ClasswiseECE(1).num_classes == 1
