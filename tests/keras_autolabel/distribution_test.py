@@ -40,7 +40,7 @@ DRAWN = {
     "PGD": PGD(num_buckets=2, epsilon=0.2, num_steps=2),
 }
 # Of these also the training: the table of one has two axes, one needs the network.
-TRAINED = ("AugMix", "PGD")
+TRAINED = ("AugMix", "RandAugment", "PGD")
 PAIRED = {"Mixup": Mixup(num_buckets=3), "CutMix": CutMix(num_buckets=3)}
 
 
@@ -59,7 +59,7 @@ def _data(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _train(strategy, augmentation, *callbacks, weights=None, norms=(), **options) -> dict:
-    """Two epochs of three batches; what they leave behind."""
+    """Three epochs of three batches; what they leave behind."""
     with strategy.scope():
         layer = keras.layers.Dense(NUM_CLASSES, kernel_regularizer=keras.regularizers.L2(0.01))
         norms = [norm() for norm in norms]
@@ -73,7 +73,7 @@ def _train(strategy, augmentation, *callbacks, weights=None, norms=(), **options
         )
     parts = _data(24) if weights is None else (*_data(24), weights)
     data = tf.data.Dataset.from_tensor_slices(parts).batch(8, drop_remainder=True)
-    history = model.fit(data, epochs=2, callbacks=list(callbacks), verbose=0).history
+    history = model.fit(data, epochs=3, callbacks=list(callbacks), verbose=0).history
     logs = {} if callbacks else model.evaluate(data, verbose=0, return_dict=True)
     return {
         "history": {name: [float(x) for x in values] for name, values in history.items()},
@@ -243,10 +243,10 @@ def test_two_replicas_equal_one_device(two_replicas, one_device, run):
     for part in ("history", "evaluate"):
         assert actual[part].keys() == expected[part].keys()
         for name, values in expected[part].items():
-            np.testing.assert_allclose(actual[part][name], values, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(actual[part][name], values, atol=1e-5, err_msg=name)
     for one, other in zip(actual["weights"], expected["weights"], strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
-    np.testing.assert_allclose(actual["table"], expected["table"], atol=1e-6)
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    np.testing.assert_allclose(actual["table"], expected["table"], atol=1e-5)
 
 
 def test_the_table_was_learned(two_replicas):
