@@ -5,7 +5,6 @@ import tensorflow as tf
 from keras_autolabel import AugMix
 from keras_autolabel.augment.augmix import MAGNITUDE_OF_LEVEL, AugMixDraw
 from tests.keras_autolabel.augment.conftest import assert_uniform, cells_of
-from tests.keras_autolabel.augment.image_ops_test import pillow
 
 SEED = tf.constant([2, 3])
 LABELS = tf.zeros([100_000], tf.int32)
@@ -75,25 +74,6 @@ def test_eq_3_by_hand():
     np.testing.assert_array_equal(batch.distance, [0.75, 0.5, 1.0, 0.0])
     np.testing.assert_array_equal(batch.bucket, [2, 5, 7, 4])
     np.testing.assert_array_equal(batch.labels, [3, 1, 2, 0])
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_chain_of_point_operations_equals_pillow(photographs, channels):
-    operations = ("autocontrast", "equalize", "posterize", "solarize")
-    augmix = AugMix(num_buckets=5, severity=10.0, operations=operations)
-    images = np.tile(photographs[..., :channels], [6, 1, 1, 1])
-    labels = tf.zeros([len(images)], tf.int32)
-    drawn = augmix.draw(labels, SEED)
-    actual = augmix.apply(tf.constant(images), labels, drawn).images
-    for row, image in enumerate(images):
-        chain = image
-        for index in range(int(drawn.depth[row])):
-            name = operations[int(drawn.operation[row, index])]
-            magnitude = float(MAGNITUDE_OF_LEVEL[name](drawn.level[row, index]))
-            chain = pillow(chain, name, magnitude)
-        distance = float(drawn.distance[row])
-        expected = ((1 - distance) * image + distance * chain) / 255
-        np.testing.assert_allclose(actual[row], expected, atol=1e-6)
 
 
 def test_a_distance_of_0_keeps_the_precision_of_float_images(photographs):
