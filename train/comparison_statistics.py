@@ -5,10 +5,8 @@ Nothing is drawn here, and nothing is trained: all is computed from ``job.json``
 """
 
 import dataclasses
-import json
 import math
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,8 +17,14 @@ from keras_autolabel import calibration, ranking
 from train import comparison, run_folder
 from train.comparison import Job
 from train.comparison_job import PREDICTIONS, TEMPERATURES
+from train.reasons import reason_of
+from train.settings import is_allowed
 
 RESAMPLES = 500
+# What reports read of ``job.json``.
+KEYS = frozenset(
+    ["data", "label_table", "parameters", "robust_accuracy", "settings", "threads", "versions"]
+)
 NORMAL_95 = 1.959964
 
 
@@ -58,30 +62,51 @@ class Result:
 
     @classmethod
     def read(cls, folder: str, job: Job) -> "Result":
-        """Reads the files of a job out of the folder of its comparison."""
+        """Reads the files of a job out of the folder of its comparison.
+
+        Raises:
+            ValueError: If one is damaged; names it.
+        """
         here = job.folder(folder)
-        content = json.loads((pathlib.Path(here) / comparison.JOB).read_text("utf-8"))
-        with np.load(os.path.join(here, PREDICTIONS)) as arrays:
-            loaded = dict(arrays)
-        sets = [key.split("/")[:2] for key in loaded if key.endswith("/correct")]
-        predictions = {
-            name: [
-                Predicted(
-                    corruption,
-                    int(severity),
-                    loaded[f"{corruption}/{severity}/confidence"][number],
-                    loaded[f"{corruption}/{severity}/correct"],
-                )
-                for corruption, severity in sets
-            ]
-            for number, name in enumerate(TEMPERATURES)
-        }
+        path = os.path.join(here, comparison.JOB)
+        content = run_folder.read_json(path)
+        settings = content.get("settings")
+        bins = settings.get("num_bins") if isinstance(settings, dict) else None
+        if not KEYS <= content.keys() or not is_allowed("num_bins", bins):
+            raise ValueError(f"{path} is damaged: it must have {', '.join(sorted(KEYS))}.")
+        path = os.path.join(here, PREDICTIONS)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                loaded = dict(arrays)
+            predictions = _predictions_in(loaded)
+        # What a damaged archive raises is nowhere said: BadZipFile, KeyError, zlib.error, ...
+        except Exception as error:
+            raise ValueError(f"{path} is damaged: {reason_of(error)}") from error
         return cls(job, content, predictions, run_folder.read_history(here))
 
     @property
     def num_bins(self) -> int:
         """Bins of the ECE."""
         return self.content["settings"]["num_bins"]
+
+
+def _predictions_in(arrays: dict[str, np.ndarray]) -> dict[str, list[Predicted]]:
+    sets = [key.split("/")[:2] for key in arrays if key.endswith("/correct")]
+    predictions = {
+        name: [
+            Predicted(
+                corruption,
+                int(severity),
+                arrays[f"{corruption}/{severity}/confidence"][number],
+                arrays[f"{corruption}/{severity}/correct"],
+            )
+            for corruption, severity in sets
+        ]
+        for number, name in enumerate(TEMPERATURES)
+    }
+    for predicted in predictions[TEMPERATURES[0]]:
+        calibration.check_pairs(predicted.confidence, predicted.correct)
+    return predictions
 
 
 def figures_of_set(predicted: Predicted, num_bins: int) -> dict[str, float]:

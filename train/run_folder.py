@@ -29,7 +29,7 @@ from keras_autolabel.distribution import (
     variables_apart,
 )
 from train.reasons import reason_of
-from train.settings import FIELDS, Settings
+from train.settings import FIELDS, Settings, is_allowed
 
 SETTINGS, METRICS, HISTORY = "settings.json", "metrics.json", "history.csv"
 CHECKPOINTS = "checkpoints"
@@ -164,7 +164,8 @@ def read_settings(folder: str) -> dict | None:
     try:
         with open(os.path.join(folder, SETTINGS), encoding="utf-8") as file:
             settings = json.load(file)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    # What is nested too deeply is no file of ours, either.
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     # Other programs have a settings.json, too.
     ours = isinstance(settings, dict) and {"dataset", "augmentation", "labels"} <= set(settings)
@@ -180,10 +181,19 @@ def settings_of_run(path: str) -> Settings | None:
     Returns:
         What ``settings.json`` says, with today's default for what a run did not know yet; None
         where there is none, or that of another program.
+
+    Raises:
+        ValueError: If a value in it is none that its flag would take.
     """
     for folder in (path, os.path.dirname(path.rstrip("/"))):
         content = read_settings(folder)
         if content is not None:
+            for name in FIELDS.keys() & content.keys():
+                if not is_allowed(name, content[name]):
+                    raise ValueError(
+                        f"{os.path.join(folder, SETTINGS)} is damaged, or of another version: "
+                        f"--{name} cannot be {json.dumps(content[name])[:40]}."
+                    )
             return Settings(**{name: content[name] for name in FIELDS.keys() & content.keys()})
     return None
 
@@ -391,16 +401,24 @@ class History(keras.callbacks.Callback):
 
 
 def read_history(folder: str) -> list[dict[str, float]]:
-    """The rows of ``history.csv``, one an epoch; none where there is no such file."""
+    """The rows of ``history.csv``, one an epoch; none where there is no such file.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
     path = os.path.join(folder, HISTORY)
     if not os.path.exists(path):
         return []
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        {name: float(value) for name, value in row.items()} | {"epoch": int(row["epoch"])}
-        for row in rows
-    ]
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        return [
+            {name: float(value) for name, value in row.items()} | {"epoch": int(row["epoch"])}
+            for row in rows
+        ]
+    # A row that is too long or too short has a list or nothing for a number.
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged: {reason_of(error)}") from error
 
 
 def table_in(rows: list[dict[str, float]], name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -459,9 +477,17 @@ def read_json(path: str) -> dict:
 
     Returns:
         Its content.
+
+    Raises:
+        ValueError: If it is damaged.
     """
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            content = json.load(file)
     except FileNotFoundError:
         return {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {reason_of(error)}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no {{...}}")
+    return content

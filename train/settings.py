@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import typing
 from collections.abc import Iterable
 from typing import Any
 
@@ -195,6 +196,23 @@ def is_read(name: str, settings: Settings) -> bool:
     """
     choice, names = FIELDS[name].metadata["choice"], FIELDS[name].metadata["names"]
     return not choice or getattr(settings, choice) in names
+
+
+def is_allowed(name: str, value: Any) -> bool:
+    """Whether a setting may have a value, as its flag would say.
+
+    Example:
+        >>> is_allowed("epochs", 3), is_allowed("epochs", 0), is_allowed("epochs", "three")
+        (True, False, False)
+    """
+    kinds = typing.get_args(FIELDS[name].type) or (FIELDS[name].type,)
+    options, kind = FIELDS[name].metadata["options"], type(value)
+    if kind not in kinds and not (kind is int and float in kinds):
+        return False
+    if kind not in (int, float):
+        return value in options.get("enum_values", [value])
+    low, high = options.get("lower_bound", -math.inf), options.get("upper_bound", math.inf)
+    return low <= value <= high and abs(value) < math.inf
 
 
 def check_read(settings: Settings, given: Iterable[str]) -> None:
