@@ -209,7 +209,7 @@ def test_the_export_converts_to_tflite(tmp_path):
     images = np.round(255 * IMAGES[:5]).astype(np.uint8)
     found = _interpreted(converter.convert(), images, "serving_default")
     logits = model.predict(images, verbose=0).astype(np.float64)
-    np.testing.assert_allclose(found["logits"], logits, atol=1e-4)
+    np.testing.assert_allclose(found["logits"], logits, atol=1e-5)
     np.testing.assert_allclose(found["probabilities"], numpy_softmax(logits / 2.0), atol=1e-5)
     np.testing.assert_array_equal(found["class"], logits.argmax(axis=-1))
 
@@ -219,7 +219,7 @@ def test_keras_exports_as_litert(tmp_path):
     model = _trained()
     model.export(str(tmp_path / "model.tflite"), format="litert", verbose=False)
     (found,) = _interpreted((tmp_path / "model.tflite").read_bytes(), IMAGES[:5]).values()
-    np.testing.assert_allclose(found, model.predict(IMAGES[:5], verbose=0), atol=1e-4)
+    np.testing.assert_allclose(found, model.predict(IMAGES[:5], verbose=0), atol=1e-5)
 
 
 def _run_by_onnx(path, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -235,7 +235,7 @@ def test_keras_exports_as_onnx(tmp_path):
     model = _trained()
     model.export(str(tmp_path / "model.onnx"), format="onnx", verbose=False)
     (found,) = _run_by_onnx(tmp_path / "model.onnx", IMAGES).values()
-    np.testing.assert_allclose(found, model.predict(IMAGES, verbose=0), atol=1e-4)
+    np.testing.assert_allclose(found, model.predict(IMAGES, verbose=0), atol=1e-5)
 
 
 def test_the_export_converts_to_onnx(tmp_path):
@@ -248,6 +248,6 @@ def test_the_export_converts_to_onnx(tmp_path):
     images = np.round(255 * IMAGES).astype(np.uint8)
     found = _run_by_onnx(tmp_path / "model.onnx", images)
     logits = model.predict(images, verbose=0).astype(np.float64)
-    np.testing.assert_allclose(found["logits"], logits, atol=1e-4)
+    np.testing.assert_allclose(found["logits"], logits, atol=1e-5)
     np.testing.assert_allclose(found["probabilities"], numpy_softmax(logits / 2.0), atol=1e-5)
     np.testing.assert_array_equal(found["class"], logits.argmax(axis=-1))

@@ -5,6 +5,7 @@ Nothing is drawn here, and nothing is trained: all is computed from ``job.json``
 """
 
 import dataclasses
+import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -104,7 +105,7 @@ def _predictions_in(arrays: dict[str, np.ndarray]) -> dict[str, list[Predicted]]
         ]
         for number, name in enumerate(TEMPERATURES)
     }
-    for predicted in predictions[TEMPERATURES[0]]:
+    for predicted in itertools.chain(*predictions.values()):
         calibration.check_pairs(predicted.confidence, predicted.correct)
     return predictions
 

@@ -253,12 +253,11 @@ class Checkpoints(keras.callbacks.Callback):
             counted=self.counted,
             apart=self.apart,
         )
-        path = os.path.join(folder, CHECKPOINTS)
+        self.written_to = os.path.join(folder, CHECKPOINTS)
         if not is_chief(self.strategy):
             # All workers take part in what is read of variables that they keep apart.
             self.elsewhere = tempfile.TemporaryDirectory()
-            path = self.elsewhere.name
-        self.manager = tf.train.CheckpointManager(self.checkpoint, path, max_to_keep=keep)
+            self.written_to = self.elsewhere.name
 
     def restore(self) -> int:
         """Restores the last whole checkpoint, if any; returns the number of epochs done.
@@ -343,7 +342,8 @@ class Checkpoints(keras.callbacks.Callback):
         if step:
             rows.append(self._rows_of_metrics.gather())
         self.apart.assign(tf.concat(rows, axis=1))
-        self.manager.save()
+        os.makedirs(self.written_to, exist_ok=True)
+        self.checkpoint.save(os.path.join(self.written_to, "ckpt"))
         self._sweep()
         self.last = time.monotonic()
         if self.terminated:
@@ -352,8 +352,8 @@ class Checkpoints(keras.callbacks.Callback):
             )
 
     def _sweep(self) -> None:
-        """Removes what the manager knows nothing of: parts that a kill left, whole ones of then."""
-        folder = self.manager.directory
+        """Removes checkpoints that are not kept any more, and parts of some that a kill left."""
+        folder = self.written_to
         # Under a strategy it is a variable of every replica.
         last = int(tf.convert_to_tensor(self.checkpoint.save_counter))
         found = {name: re.match(r"ckpt-(\d+)[._]", name) for name in os.listdir(folder)}

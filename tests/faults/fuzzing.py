@@ -237,7 +237,9 @@ def make_job(folder):
     here = pathlib.Path(A_JOB.folder(str(folder)))
     here.mkdir(parents=True)
     others = comparison_statistics.KEYS - {"settings"}
-    run_folder.write_json(str(here / JOB), {"settings": {"num_bins": 15}, **dict.fromkeys(others)})
+    run_folder.write_json(
+        str(here / JOB), {"settings": {"num_bins": 15}, **dict.fromkeys(sorted(others))}
+    )
     confidence = np.linspace(0.1, 1.0, 60, dtype=np.float32).reshape(3, 20)
     arrays = {"none/0/confidence": confidence, "none/0/correct": np.arange(20) % 2 == 0}
     np.savez(here / comparison_job.PREDICTIONS, **arrays)

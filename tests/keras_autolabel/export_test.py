@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from keras_autolabel import AugMix, AutoLabelModel
-from tests.conftest import Dimming, linear_network, numpy_softmax
+from tests.conftest import ROOT, Dimming, linear_network, numpy_softmax
 
 NAMES = [f"digit {k}" for k in range(10)]
 
@@ -100,16 +101,48 @@ def test_a_process_without_keras_reads_all_that_a_prediction_needs(exported):
         np.testing.assert_allclose(served[key], value, atol=1e-5, err_msg=key)
 
 
-def test_variables_are_written_in_the_order_of_the_network(tmp_path):
-    # Of one shape: in no other order would they have these names by chance.
+def export_alike_layers(folder: str) -> list[np.ndarray]:
+    """Exports a network, always the same, whose layers only their names tell apart."""
+    keras.utils.set_random_seed(3)
+    keras.backend.clear_session()
     layers = [keras.layers.Dense(5, bias_initializer="normal") for _ in range(6)]
+    layers.insert(3, keras.layers.BatchNormalization())
     network = keras.Sequential([keras.Input((5, 1, 1)), keras.layers.Flatten(), *layers])
-    model = AutoLabelModel(network, num_classes=5)
-    model.export(str(tmp_path / "exported"))
-    written = tf.train.load_checkpoint(str(tmp_path / "exported" / "variables" / "variables"))
-    for number, weight in enumerate(network.get_weights()):
+    AutoLabelModel(network, num_classes=5).export(folder)
+    return network.get_weights()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> tuple[Path, Path, list[np.ndarray]]:
+    """Two exports of the same weights, one of them of a process that orders sets otherwise."""
+    here, there = (tmp_path_factory.mktemp(name) / "exported" for name in ("here", "there"))
+    weights = export_alike_layers(str(here))
+    code = f"from {__name__} import export_alike_layers as run; run({str(there)!r})"
+    env = {**os.environ, "PYTHONHASHSEED": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return here, there, weights
+
+
+def test_variables_are_written_in_the_order_of_the_network(written):
+    here, _, weights = written
+    found = tf.train.load_checkpoint(str(here / "variables" / "variables"))
+    for number, weight in enumerate(weights):
         name = f"network_variables/{number}/.ATTRIBUTES/VARIABLE_VALUE"
-        np.testing.assert_array_equal(written.get_tensor(name), weight)
+        np.testing.assert_array_equal(found.get_tensor(name), weight)
+
+
+def test_the_same_weights_are_the_same_variables_in_every_process(written):
+    # Names, shapes, checksums of the values, and of what says which object has which name.
+    one, other = ((path / "variables" / "variables.index").read_bytes() for path in written[:2])
+    assert one == other
+    one, other = (
+        [variable.name for variable in tf.saved_model.load(str(path)).network_variables]
+        for path in written[:2]
+    )
+    assert one == other and len(set(one)) == len(one) > len(written[2])
 
 
 def test_saved_model_cli_runs_it(exported):
