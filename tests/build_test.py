@@ -27,7 +27,7 @@ DISTRIBUTIONS = {
 }
 # Not in the lock: their importers do without them, or are tests that Bazel does not run.
 OPTIONAL = {
-    *("albumentations", "art", "cleverhans", "cv2", "imagecorruptions", "onnxruntime"),
+    *("albumentations", "art", "bentoml", "cleverhans", "cv2", "imagecorruptions", "onnxruntime"),
     *("ray", "tensorflow_addons", "tf2onnx", "tf_keras"),
 }
 

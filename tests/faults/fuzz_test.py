@@ -41,7 +41,8 @@ def test_damaged_files_are_read_or_refused_in_one_line(run, tmp_path, name):
     found = json.loads(ended.stdout.splitlines()[-1])
     print(name, {key: found[key] for key in ("answer", "refused")})
     assert found["wrong"] == []
-    assert found["refused"] > 0
+    # Of two checkpoints the one that is whole is taken.
+    assert (found["refused"] > 0) != (name == "checkpoint")
 
 
 # --- nothing that is read is executed -------------------------------------------------------------
