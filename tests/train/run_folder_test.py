@@ -100,6 +100,49 @@ def test_what_is_no_run_is_never_deleted(tmp_path, name, content, overwrite):
         assert run_folder.settings_of_run(str(path)) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("epochs", [1, 3], [0, 3.0, "3", None, True, [3]]),
+        ("learning_rate", [1, 0.5], [-0.1, math.inf, True]),
+        ("severity", [10.0], [10.1, math.nan]),
+        ("data_dir", ["here", None], [7]),
+        ("augmentation", ["mixup"], ["mixdown", None]),
+    ],
+)
+def test_settings_that_no_flag_would_take_are_refused(tmp_path, name, right, wrong):
+    def read(value):
+        content = {**dataclasses.asdict(SETTINGS), name: value}
+        (tmp_path / "settings.json").write_text(json.dumps(content), "utf-8")
+        return run_folder.settings_of_run(str(tmp_path))
+
+    for value in right:
+        assert getattr(read(value), name) == value
+    for value in wrong:
+        with pytest.raises(ValueError, match=f"{tmp_path}/settings.json is damaged.* --{name} can"):
+            read(value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"epoch,loss\n0,2.5,3\n", b"epoch,loss\n0\n", b"loss\n2.5\n", b"epoch\n\xff\n"]
+)
+def test_a_damaged_history_is_named(tmp_path, content):
+    (tmp_path / "history.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=f"{tmp_path}/history.csv is damaged: ") as told:
+        run_folder.read_history(str(tmp_path))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "[" * 100_000])
+def test_a_damaged_json_file_is_named(tmp_path, content):
+    (tmp_path / "job.json").write_text(content, "utf-8")
+    with pytest.raises(ValueError, match=f"{tmp_path}/job.json is damaged: "):
+        run_folder.read_json(str(tmp_path / "job.json"))
+    assert run_folder.read_json(str(tmp_path / "none.json")) == {}
+    (tmp_path / "settings.json").write_text(content, "utf-8")
+    assert run_folder.read_settings(str(tmp_path)) is None
+
+
 def test_folder_that_cannot_be_written_is_called_that_and_nothing_is_left(tmp_path):
     (tmp_path / "file").write_text("", "utf-8")
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
