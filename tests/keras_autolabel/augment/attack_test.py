@@ -25,7 +25,9 @@ CORNER = [0.6, 0.0, 1.0]
 
 def _attack(network, images, labels, *, epsilon=0.1, seed=SEED, **arguments) -> np.ndarray:
     """Eight steps of ε/4, unless it is told otherwise."""
-    arguments = {"num_steps": 8, "step_size": epsilon / 4, **arguments}
+    if "step_size" not in arguments:
+        arguments["step_size"] = epsilon / 4
+    arguments = {"num_steps": 8, **arguments}
     return projected_gradient_descent(
         network, images, labels, epsilon=epsilon, seed=seed, **arguments
     ).numpy()
@@ -392,6 +394,8 @@ def test_a_gradient_that_is_not_finite_is_explained_by_the_weights_that_are_not_
         ({"step_size": tf.constant(-1.0)}, r"step_size=.*-1\.0"),
         ({"step_size": -0.01}, r"step_size=-0\.01"),
         ({"step_size": float("nan")}, "step_size=nan"),
+        ({"epsilon": "0.1"}, "epsilon='0.1'"),
+        ({"step_size": "0.1"}, "step_size='0.1'"),
         ({"num_steps": 0}, "num_steps=0"),
         ({"num_steps": 2.5}, "num_steps=2.5"),
         ({"num_restarts": 0}, "num_restarts=0"),

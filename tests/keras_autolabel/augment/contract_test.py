@@ -141,6 +141,20 @@ def test_no_seed_is_drawn_from_twice(augmentation, bucket, monkeypatch):
     assert used and len(set(used)) == len(used)
 
 
+@pytest.mark.parametrize("name", ["RandAugment", "PGD"])
+def test_a_replica_takes_its_rows_of_one_draw(name, monkeypatch):
+    labels = tf.constant(LABELS[:4])
+    whole = ALL[name].draw(tf.tile(labels, [2]), SEED)._asdict()
+    for module in ("distribution", "augment.augmentation"):
+        monkeypatch.setattr(f"keras_autolabel.{module}.replicas", lambda: (1, 2))
+    own = ALL[name].draw_own(labels, SEED)._asdict()
+    # A start is drawn with the seed of all, from the first of the own rows on.
+    assert (own.pop("first_row", 4), whole.pop("first_row", 0)) == (4, 0)
+    np.testing.assert_array_equal(own.pop("seed", SEED), whole.pop("seed", SEED))
+    for field, values in own.items():
+        np.testing.assert_array_equal(values, whole[field][4:])
+
+
 @every_augmentation
 @pytest.mark.parametrize("num_buckets", [1, 4])
 def test_buckets_that_are_asked_for_are_filled_uniformly(augmentation, num_buckets):
@@ -211,16 +225,16 @@ def test_a_data_set_keeps_labels_and_weights_and_draws_every_batch_of_every_epoc
 # --- what is refused ------------------------------------------------------------------------------
 
 NO_WHOLE_NUMBERS = (0, -1, 2.5, True, "3", None)
-NO_NUMBERS = (float("nan"), float("inf"), -0.1)
+NO_NUMBERS = (float("nan"), float("inf"), -0.1, "0.5", None, [0.5])
 ARGUMENTS = [
     *((cls, "num_buckets", NO_WHOLE_NUMBERS) for cls in (AugMix, RandAugment, Mixup, CutMix)),
     *((cls, "num_buckets", NO_WHOLE_NUMBERS) for cls in (SoftCrop, PGD, Noise)),
     (AugMix, "max_depth", NO_WHOLE_NUMBERS),
     (AugMix, "severity", (*NO_NUMBERS, 0.0, 0.09, 10.1)),
-    (AugMix, "operations", ((), ("rotate", "colour"), ("color",))),
+    (AugMix, "operations", ((), ("rotate", "colour"), ("color",), None)),
     (RandAugment, "num_operations", NO_WHOLE_NUMBERS),
     (RandAugment, "max_magnitude", (*NO_NUMBERS, 0.0, 10.1)),
-    (RandAugment, "operations", ((), ("rotate", "colour"))),
+    (RandAugment, "operations", ((), ("rotate", "colour"), None)),
     *((cls, "beta", (*NO_NUMBERS, 0.0, 9e-7, 1e6 + 0.5)) for cls in (Mixup, CutMix)),
     (SoftCrop, "sigma", (*NO_NUMBERS, 0.0)),
     (PGD, "epsilon", (*NO_NUMBERS, 0, 0.0, 8, 1.001)),
@@ -274,6 +288,14 @@ def test_the_last_arguments_in_range_are_taken():
     assert AugMix(operations=["rotate"]).operations == ("rotate",)
 
 
+def test_a_config_has_the_constructor_s_arguments_alone():
+    class Fixed(Augmentation):
+        def __init__(self):
+            super().__init__(num_buckets=3)
+
+    assert Fixed().get_config() == {} and Fixed.from_config({}).num_buckets == 3
+
+
 @every_augmentation
 def test_batches_that_cannot_be_right_are_refused(augmentation):
     for error, images, labels, value in (
@@ -314,6 +336,16 @@ def test_what_needs_the_network_says_so(augmentation):
         augmentation(IMAGES, LABELS, seed=SEED)
     with pytest.raises(ValueError, match=f"{type(augmentation).__name__}.*in a dataset"):
         augmentation.dataset_transform(seed=1)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_xla_cannot_compile_is_refused_by_name(name):
+    model = AutoLabelModel(NETWORK, ALL[name], num_classes=3)
+    if name == "Noise":
+        model.compile("sgd", jit_compile=True)
+        return
+    with pytest.raises(ValueError, match=f"no kernels for {name}: leave out jit_compile"):
+        model.compile("sgd", jit_compile=True)
 
 
 def test_an_augmentation_without_apply_says_what_is_missing():

@@ -50,6 +50,7 @@ def test_areas_are_those_of_beta(beta):
     # With the box that shows the image itself counted as 1 − mix, areas are Beta(β, β).
     area = np.where(drawn.inside, 1.0 - mix, mix)
     assert stats.kstest(area, stats.beta(beta, beta).cdf).pvalue > 0.01
+    assert drawn.position.shape == (20_000, 2)
     for position in drawn.position.numpy().T:
         assert_uniform(cells_of(position, 0, 1), 20)
     assert sorted(drawn.partner.numpy()) == list(range(20_000))

@@ -5,7 +5,7 @@ from scipy import integrate, special, stats
 from tensorflow import keras
 
 from keras_autolabel import AutoLabel, AutoLabelModel, Mixup
-from keras_autolabel.augment.mixup import MixupDraw
+from keras_autolabel.augment.mixup import MixupDraw, with_own_partners
 from tests.conftest import linear_network
 from tests.keras_autolabel.augment.conftest import assert_independent, assert_uniform, cells_of
 
@@ -52,6 +52,18 @@ def test_partners_are_uniform_permutations_and_independent_of_the_mixes():
     assert_uniform(np.unique(partner, axis=0, return_inverse=True)[1], 24)
     cells = cells_of(distance, 0, 1, cells=4)
     assert_independent(first=cells[:, 0], second=cells[:, 1], partner=partner[:, 0])
+
+
+def test_partners_are_rows_of_the_replica_drawn_apart(monkeypatch):
+    labels, shuffle = LABELS[:6], tf.random.experimental.stateless_shuffle
+    drawn = Mixup().draw(labels, SEED)
+    assert with_own_partners(drawn, labels, SEED) is drawn
+    for module in ("distribution", "augment.mixup"):
+        monkeypatch.setattr(f"keras_autolabel.{module}.replicas", lambda: (1, 2))
+    own = with_own_partners(drawn, labels, SEED)
+    of_replica = shuffle(tf.range(6), tf.random.experimental.stateless_fold_in(SEED, 1))
+    np.testing.assert_array_equal(own.partner, of_replica)
+    assert own.distance is drawn.distance
 
 
 # --- apply ----------------------------------------------------------------------------------------

@@ -35,6 +35,19 @@ def test_shifts_are_a_normal_distribution_inside_the_image(sigma):
     np.testing.assert_allclose(drawn.distance, 1.0 - seen, atol=1e-6)
 
 
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_an_image_at_the_end_of_the_distribution_is_lost_just_so(sign, monkeypatch):
+    # In single precision erf is 1 here, whose inverse is infinite.
+    def at_the_end(shape, seed, minval, maxval):
+        return tf.fill(shape, sign * maxval)
+
+    monkeypatch.setattr(tf.random, "stateless_uniform", at_the_end)
+    drawn = SoftCrop(num_buckets=4, sigma=0.1).draw(tf.zeros([3], tf.int32), SEED)
+    np.testing.assert_array_equal(drawn.shift, np.full([3, 2], sign))
+    np.testing.assert_array_equal(drawn.distance, [1.0] * 3)
+    np.testing.assert_array_equal(drawn.bucket, [3] * 3)
+
+
 def test_inside_a_bucket_both_directions_lose_alike():
     drawn = SoftCrop(num_buckets=4).draw(tf.zeros([20_000], tf.int32), SEED, bucket=2)
     shift = drawn.shift.numpy().astype(np.float64)
