@@ -19,7 +19,11 @@ from keras_autolabel.batch import (
 from keras_autolabel.calibration import calibration_of, calibration_sums, noise_floor_of
 from keras_autolabel.checks import check_values, divergence_of, names_of_non_finite
 from keras_autolabel.distribution import block_seed
-from keras_autolabel.labels import LabelTable, update_confidence
+from keras_autolabel.labels import (
+    LabelTable,
+    update_confidence,
+    update_confidence_together,
+)
 from keras_autolabel.model import AutoLabelModel
 
 # Rows that go through the network at once on each replica.
@@ -29,6 +33,8 @@ EXAMPLES_PER_EPOCH = 4500
 # Keeps the seeds of the hold-out apart from those of the train step.
 HOLDOUT_STREAM = 1_000_003
 MOST_NAMED = 5
+# How the labels of an epoch follow from what was measured.
+UPDATES = ("paper", "together")
 
 
 class LabelEpoch(TypedDict):
@@ -97,6 +103,9 @@ class AutoLabel(keras.callbacks.Callback):
         start_epoch: The first epoch, counted from 0, that ends with an update.
         debias: Whether Eq. (1) takes the ECE without its noise floor, ``√max(ECE² − floor², 0)``,
             see ``calibration.debiased_ece``; the paper's takes it as measured.
+        update: ``"paper"``: each label follows its own bucket, ``update_confidence``.
+            ``"together"``: all move by one step, which the clean hold-out can hold back,
+            ``labels.update_confidence_together``; docs/results.md has both beside each other.
 
     Attributes:
         history: A ``LabelEpoch`` for each epoch that this object has seen; where a model that
@@ -125,6 +134,7 @@ class AutoLabel(keras.callbacks.Callback):
         examples_per_bucket: int | Literal["auto"] | None = "auto",
         start_epoch: int = 0,
         debias: bool = False,
+        update: str = "paper",
     ) -> None:
         super().__init__()
         check_numbers(step_size=step_size)
@@ -134,12 +144,15 @@ class AutoLabel(keras.callbacks.Callback):
         check_whole(0, start_epoch=start_epoch)
         if examples_per_bucket not in ("auto", None):
             check_whole(1, examples_per_bucket=examples_per_bucket)
+        if update not in UPDATES:
+            raise ValueError(f"update must be one of {', '.join(UPDATES)}. Received: {update=}")
         self.images, self.labels = _as_arrays(validation_data)
         self.step_size = step_size
         self.num_bins = num_bins
         self.examples_per_bucket = examples_per_bucket
         self.start_epoch = start_epoch
         self.debias = debias
+        self.update = update
         self.history: list[LabelEpoch] = []
 
     # --- what Keras calls -------------------------------------------------------------------------
@@ -205,11 +218,13 @@ class AutoLabel(keras.callbacks.Callback):
                 if epoch >= self.start_epoch:
                     ece, conf, acc = self.measure(epoch)
         if epoch >= self.start_epoch and not diverged:
-            updated = update_confidence(
+            update, figures = update_confidence, {"ece": ece, "conf": conf, "acc": acc}
+            if self.update == "together":
+                update = update_confidence_together
+                figures |= {"clean_conf": clean_conf, "clean_acc": clean_acc}
+            updated = update(
                 tf.convert_to_tensor(policy.confidence),
-                ece=ece,
-                conf=conf,
-                acc=acc,
+                **figures,
                 step_size=self.step_size,
                 floor=1.0 / self.model.num_classes,
             )

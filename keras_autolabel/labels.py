@@ -14,6 +14,9 @@ from tensorflow import keras
 
 from keras_autolabel.batch import AugmentedBatch, check_numbers, check_whole
 
+# κ of ``update_confidence_together``; docs/results.md says how it was chosen.
+CLEAN_WEIGHT = 1.0
+
 
 def update_confidence(
     confidence: tf.Tensor,
@@ -51,6 +54,59 @@ def update_confidence(
     updated = confidence - step_size * ece * tf.sign(conf - acc)
     updated = tf.clip_by_value(updated, tf.maximum(acc, floor), 1.0)
     return tf.where(tf.math.is_finite(ece + conf + acc), updated, confidence)
+
+
+def update_confidence_together(
+    confidence: tf.Tensor,
+    *,
+    ece: tf.Tensor,
+    conf: tf.Tensor,
+    acc: tf.Tensor,
+    clean_conf: tf.Tensor,
+    clean_acc: tf.Tensor,
+    step_size: float,
+    floor: float = 0.0,
+    clean_weight: float = CLEAN_WEIGHT,
+) -> tf.Tensor:
+    """One update by a step that all labels share, held against the clean images. Not of the paper.
+
+    ``ỹ ← ỹ − α·(mean of ECE(Q)·sign(Conf(Q) − Acc(Q)) + κ·(Conf(D_V) − Acc(D_V)))``, then clipped
+    as by ``update_confidence``. One network serves all buckets: where each label follows its own
+    bucket, far ones fall and take the confidence of clean images with them. A shared step keeps
+    the shape that the labels start with, so that no slope over the distance is learned, and stops
+    where the clean images are as under-confident as κ allows.
+
+    Args:
+        confidence: float tensor ỹ of any shape, one entry a bucket, in [0, 1].
+        ece: Same shape: ECE of the augmented hold-out Q(S_n), in [0, 1].
+        conf: Same shape: mean confidence on Q(S_n), in [0, 1].
+        acc: Same shape: accuracy on Q(S_n), in [0, 1].
+        clean_conf: Scalar: mean confidence on the clean hold-out D_V, in [0, 1].
+        clean_acc: Scalar: accuracy on D_V, in [0, 1].
+        step_size: α.
+        floor: As of ``update_confidence``.
+        clean_weight: κ.
+
+    Returns:
+        Float tensor of the same shape. An entry with a NaN among its inputs is returned unchanged
+        and left out of the mean; without a finite clean figure all are.
+
+    Example:
+        >>> update_confidence_together(
+        ...     [1.0, 0.75], ece=[0.25, 0.75], conf=[0.75, 1.0], acc=[0.5, 0.25],
+        ...     clean_conf=0.5, clean_acc=0.625, step_size=0.5, clean_weight=2.0,
+        ... ).numpy().tolist()
+        [0.875, 0.625]
+    """
+    confidence = tf.convert_to_tensor(confidence)
+    ece, conf, acc, clean_conf, clean_acc = (
+        tf.cast(x, confidence.dtype) for x in (ece, conf, acc, clean_conf, clean_acc)
+    )
+    known = tf.math.is_finite(ece + conf + acc)
+    errors = tf.boolean_mask(ece * tf.sign(conf - acc), known)
+    step = step_size * (tf.reduce_mean(errors) + clean_weight * (clean_conf - clean_acc))
+    updated = tf.clip_by_value(confidence - step, tf.maximum(acc, floor), 1.0)
+    return tf.where(known & tf.math.is_finite(step), updated, confidence)
 
 
 def mixup_share(confidence: tf.Tensor, mix: tf.Tensor) -> tf.Tensor:

@@ -287,5 +287,6 @@ def build_callbacks(
             num_bins=settings.num_bins,
             examples_per_bucket={None: "auto", 0: None}.get(size, size),
             start_epoch=settings.start_epoch,
+            update=settings.update,
         )
     ]

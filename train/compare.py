@@ -9,14 +9,15 @@ On your own images, one folder for each class:
 
     python -m train.compare --dataset=image_folder --data_dir=... --methods=quick --seeds=2
 
-Methods are vanilla, label_smoothing, augmix, augmix_autolabel, randaugment, randaugment_autolabel,
-mixup_0.2, mixup, mixup_autolabel, cutmix, cutmix_autolabel, soft_augmentation, at, ccat and
-at_autolabel; groups of them are quick, augmix, mixup, adversarial and all. The names augmix and
-mixup stand for the groups, which hold these methods and their rivals. Each trained network is also
-measured with a temperature, fitted on the clean hold-out and on the augmented one. Flags of
-train.fit hold for all methods; one that makes a method what it is, such as --augmentation, is
-refused. Where no flag says otherwise, networks are trained to the end with a small penalty, and so
-are over-confident as large ones are; docs/results.md says how that was chosen.
+Methods are vanilla, label_smoothing, augmix, augmix_autolabel, augmix_together, randaugment,
+randaugment_autolabel, mixup_0.2, mixup, mixup_autolabel, mixup_together, cutmix, cutmix_autolabel,
+soft_augmentation, at, ccat, at_autolabel and at_together; groups of them are quick, augmix, mixup,
+adversarial and all. The names augmix and mixup stand for the groups, which hold these methods and
+their rivals. Each trained network is also measured with a temperature, fitted on the clean hold-out
+and on the augmented one. Flags of train.fit hold for all methods; one that makes a method what it
+is, such as --augmentation, is refused. Where no flag says otherwise, networks are trained to the
+end with a small penalty, and so are over-confident as large ones are; docs/results.md says how that
+was chosen.
 
 Results are in --output_dir: report.html, report.md, figures/, and jobs/<method>-seed<seed>/, each
 the run of one network with what it predicted. A comparison that was killed goes on when the same

@@ -28,21 +28,24 @@ COLOURS = {
     "label_smoothing": "#b8860b",
     "augmix": "#56B4E9",
     "augmix_autolabel": "#0072B2",
+    "augmix_together": "#003a5c",
     "randaugment": "#e79ac6",
     "randaugment_autolabel": "#b0347f",
     "mixup_0.2": "#8c510a",
     "mixup": "#E69F00",
     "mixup_autolabel": "#D55E00",
+    "mixup_together": "#7a3000",
     "cutmix": "#6fd3b0",
     "cutmix_autolabel": "#009E73",
     "soft_augmentation": "#8f7a3f",
     "at": "#b3a2e6",
     "ccat": "#c98a6b",
     "at_autolabel": "#6a4fc3",
+    "at_together": "#2b1a6b",
 }
 # Inches: on a phone that shows 360 pixels letters are still 10 pixels high.
 WIDTH = 5.0
-MARKERS = dict(zip(COLOURS, "oXsDvPhpDXPdsvD", strict=True))
+MARKERS = dict(zip(COLOURS, "oXsD^vPhpD^XPdsvD^", strict=True))
 # Methods in one figure of boxes.
 MOST_TOGETHER = 6
 

@@ -31,6 +31,9 @@ METHODS = {
     "label_smoothing": _method("Label smoothing", "none", "label_smoothing"),
     "augmix": _method("AugMix", "augmix", "one_hot"),
     "augmix_autolabel": _method("AugMix + AutoLabel", "augmix", "autolabel", "augmix"),
+    "augmix_together": _method(
+        "AugMix + AutoLabel, together", "augmix", "autolabel", "augmix", update="together"
+    ),
     "randaugment": _method("RandAugment", "randaugment", "one_hot"),
     "randaugment_autolabel": _method(
         "RandAugment + AutoLabel", "randaugment", "autolabel", "randaugment"
@@ -38,22 +41,31 @@ METHODS = {
     "mixup_0.2": _method("mixup, β = 0.2", "mixup", "mixup", beta=0.2),
     "mixup": _method("mixup, β = 1", "mixup", "mixup", beta=1.0),
     "mixup_autolabel": _method("mixup, β = 1 + AutoLabel", "mixup", "autolabel", "mixup", beta=1.0),
+    "mixup_together": _method(
+        "mixup, β = 1 + AutoLabel, together",
+        "mixup",
+        "autolabel",
+        "mixup",
+        beta=1.0,
+        update="together",
+    ),
     "cutmix": _method("CutMix", "cutmix", "mixup", beta=1.0),
     "cutmix_autolabel": _method("CutMix + AutoLabel", "cutmix", "autolabel", "cutmix", beta=1.0),
     "soft_augmentation": _method("Soft augmentation", "soft_crop", "power"),
     "at": _method("AT", "pgd", "one_hot"),
     "ccat": _method("CCAT", "pgd", "ccat"),
     "at_autolabel": _method("AT + AutoLabel", "pgd", "autolabel", "at"),
+    "at_together": _method("AT + AutoLabel, together", "pgd", "autolabel", "at", update="together"),
 }
 GROUPS = {
     "quick": ("vanilla", "augmix", "augmix_autolabel", "mixup", "mixup_autolabel"),
     "augmix": ("vanilla", "label_smoothing", "augmix", "augmix_autolabel"),
     "mixup": ("vanilla", "mixup_0.2", "mixup", "mixup_autolabel"),
-    "adversarial": ("vanilla", "at", "ccat", "at_autolabel"),
+    "adversarial": ("vanilla", "at", "ccat", "at_autolabel", "at_together"),
     "all": tuple(METHODS),
 }
 # Methods whose networks are attacked as well.
-ATTACKED = ("at", "ccat", "at_autolabel")
+ATTACKED = ("at", "ccat", "at_autolabel", "at_together")
 
 
 def method_names(names: Sequence[str]) -> tuple[str, ...]:

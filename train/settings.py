@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import data
+from keras_autolabel.callbacks import UPDATES
 from train.choices import AUGMENTATIONS, LABELS, NETWORKS, SCHEDULES
 
 
@@ -84,6 +85,12 @@ class Settings:
     )
     start_epoch: int = setting(
         0, "First epoch with an update.", read_with="labels=autolabel", lower_bound=0
+    )
+    update: str = setting(
+        "paper",
+        "How labels follow the hold-out: each its own bucket, as in the paper, or all together.",
+        read_with="labels=autolabel",
+        enum_values=list(UPDATES),
     )
     max_depth: int = setting(3, "Longest chain.", read_with="augmentation=augmix", lower_bound=1)
     severity: float = setting(

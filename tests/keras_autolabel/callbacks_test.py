@@ -61,6 +61,21 @@ def test_table_after_each_epoch_is_equation_1(digits):
     assert np.ptp(table) > 0.01
 
 
+def test_together_all_labels_take_one_step(digits):
+    images, labels = digits
+    holdout = images[100:250], labels[100:250]
+    model = _model()
+    # Surer than right: no label comes to one of its bounds.
+    model.network.set_weights([2.0 * x for x in model.network.get_weights()])
+    _fit(model, digits, AutoLabel(holdout, step_size=0.2, update="together"))
+    ece, conf, acc = _measured(model, *holdout)
+    # Bucket 0 of ``Dimming`` is the hold-out as it is.
+    step = 0.2 * (np.mean(ece * np.sign(conf - acc)) + conf[0] - acc[0])
+    table = model.label_policy.confidence.numpy()
+    np.testing.assert_allclose(table, np.full(3, 0.7 - step), atol=1e-5)
+    assert abs(step) > 0.01 and acc.max() < table.min() and table.max() < 1.0
+
+
 @pytest.mark.parametrize("last", [False, True])
 def test_every_callback_gets_every_figure_wherever_it_stands(digits, last):
     seen = []
@@ -342,11 +357,11 @@ def test_holdouts_are_checked(holdout, value):
     ("argument", "value"),
     [
         *(("step_size", -0.1), ("step_size", np.nan), ("num_bins", 0), ("start_epoch", -1)),
-        *(("examples_per_bucket", 0), ("examples_per_bucket", -5)),
+        *(("examples_per_bucket", 0), ("examples_per_bucket", -5), ("update", "alone")),
     ],
 )
 def test_arguments_are_checked(argument, value):
-    with pytest.raises(ValueError, match=f"{argument}={value}"):
+    with pytest.raises(ValueError, match=f"{argument}={value!r}"):
         AutoLabel((IMAGES, LABELS), **{argument: value})
 
 

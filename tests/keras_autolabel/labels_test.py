@@ -5,7 +5,7 @@ from tensorflow import keras
 
 from keras_autolabel import LabelTable, soft_targets, update_confidence
 from keras_autolabel.batch import AugmentedBatch, clean_batch
-from keras_autolabel.labels import class_shares, mixup_share
+from keras_autolabel.labels import class_shares, mixup_share, update_confidence_together
 
 
 def batch_of(labels, *, partners=None, mix=None, distance=None, bucket=None) -> AugmentedBatch:
@@ -63,6 +63,55 @@ def test_update_confidence_keeps_a_bucket_that_is_not_finite(missing, value):
     measured[missing][0] = value
     updated = update_confidence([0.8, 0.8], step_size=1.0, **measured)
     np.testing.assert_allclose(updated, [0.8, 0.7], atol=1e-7)
+
+
+# --- one step for all labels ----------------------------------------------------------------------
+
+
+def test_update_confidence_together_by_hand():
+    measured = {
+        # Signed errors 0.1, −0.2, 0.3 and 0: 0.05 on average, half of it for α.
+        "ece": [[0.1, 0.2], [0.3, 0.4]],
+        "conf": [[0.7, 0.5], [0.9, 0.6]],
+        "acc": [[0.6, 0.7], [0.2, 0.6]],
+        "step_size": 0.5,
+    }
+    table = [[0.8, 0.99], [0.3, 0.605]]
+
+    def updated(clean_conf, clean_acc, **options):
+        clean = {"clean_conf": clean_conf, "clean_acc": clean_acc}
+        return update_confidence_together(table, **measured, **clean, **options).numpy()
+
+    # Calibrated on clean images: all fall by 0.025, the last to its Acc.
+    np.testing.assert_allclose(updated(0.7, 0.7), [[0.775, 0.965], [0.275, 0.6]], atol=1e-6)
+    # Under-confident by 0.1 there: all rise by 0.5 · (0.1 − 0.05), one to 1.
+    np.testing.assert_allclose(
+        updated(0.6, 0.7, clean_weight=1.0), [[0.825, 1.0], [0.325, 0.63]], atol=1e-6
+    )
+    # At κ = 0.5 the two cancel; over-confident there, they add up; the floor is the larger bound.
+    np.testing.assert_allclose(updated(0.6, 0.7, clean_weight=0.5), table, atol=1e-6)
+    np.testing.assert_allclose(
+        updated(0.8, 0.7, clean_weight=0.5, floor=0.28), [[0.75, 0.94], [0.28, 0.6]], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("missing", ["ece", "conf", "acc"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_update_confidence_together_leaves_out_a_bucket_that_is_not_finite(missing, value):
+    measured = {"ece": [0.3, 0.1], "conf": [0.9, 0.9], "acc": [0.5, 0.5]}
+    measured[missing][0] = value
+    clean = {"clean_conf": 0.7, "clean_acc": 0.7}
+    updated = update_confidence_together([0.8, 0.8], step_size=1.0, **measured, **clean)
+    np.testing.assert_allclose(updated, [0.8, 0.7], atol=1e-7)
+
+
+@pytest.mark.parametrize("missing", ["ece", "clean_conf", "clean_acc"])
+def test_update_confidence_together_keeps_all_where_nothing_is_known(missing):
+    measured = {"ece": [0.3, 0.1], "conf": [0.9, 0.9], "acc": [0.5, 0.5]}
+    measured |= {"clean_conf": 0.7, "clean_acc": 0.6}
+    measured[missing] = np.full_like(measured[missing], np.nan)
+    updated = update_confidence_together([0.8, 0.7], step_size=1.0, **measured)
+    np.testing.assert_array_equal(updated, np.float32([0.8, 0.7]))
 
 
 # --- Eq. (2) and section 4.3 ----------------------------------------------------------------------
