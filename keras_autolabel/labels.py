@@ -15,7 +15,7 @@ from tensorflow import keras
 from keras_autolabel.batch import AugmentedBatch, check_numbers, check_whole
 
 # κ of ``update_confidence_together``; docs/results.md says how it was chosen.
-CLEAN_WEIGHT = 1.0
+CLEAN_WEIGHT = 3.0
 
 
 def update_confidence(
