@@ -13,10 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
+from keras_autolabel.calibration import debiased_ece
 from keras_autolabel.plots.style import DARK, legend_outside, middles, new_figure, tidy
 from keras_autolabel.plots.tables import DISTANCE
 from train.comparison_job import FIGURE_1, TEMPERATURES
-from train.comparison_statistics import figures_of_set, summary_of
+from train.comparison_statistics import summary_of
 from train.comparison_tables import Measured, robust_accuracies, seconds_of, title_of
 from train.methods import METHODS
 from train.page_svg import drawn_svg
@@ -84,11 +85,11 @@ def plot_overview(measured: Measured) -> Figure:
     figure = new_figure(WIDTH, 1.6 + 0.42 * len(methods))
     panels = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
     for axes, name, label in (
-        (panels[0], "cdebiased", "calibration error, %"),
-        (panels[1], "caccuracy", "accuracy, %"),
+        (panels[0], "cece_debiased", "calibration error, %"),
+        (panels[1], "cacc", "accuracy, %"),
     ):
         for place, method in enumerate(methods):
-            temperatures = TEMPERATURES if name == "cdebiased" else TEMPERATURES[:1]
+            temperatures = TEMPERATURES if name == "cece_debiased" else TEMPERATURES[:1]
             for number, temperature in enumerate(temperatures):
                 summary = measured.summary((method, temperature), name)
                 axes.errorbar(
@@ -150,7 +151,7 @@ def plot_by_severity(measured: Measured, methods: Sequence[str]) -> Figure:
         shift = (number - (len(methods) - 1) / 2) * width
         by_seed = [
             [
-                (p.severity, figures_of_set(p, result.num_bins)["debiased"])
+                (p.severity, debiased_ece(p.confidence, p.correct, num_bins=result.num_bins))
                 for p in result.predictions["none"]
             ]
             for result in measured.results[method].values()

@@ -117,7 +117,7 @@ def findings_of(measured: Measured) -> list[Finding]:
         rows = (method, "none"), (rival, "none")
         differences = {
             name: paired_difference(*(measured.values(row, name) for row in rows))
-            for name in ("cdebiased", "accuracy", "caccuracy")
+            for name in ("cece_debiased", "accuracy", "cacc")
         }
         seeds = sorted(measured.results[method].keys() & measured.results[rival].keys())
         sets = [
@@ -125,13 +125,13 @@ def findings_of(measured: Measured) -> list[Finding]:
             for name in (method, rival)
         ]
         ours, theirs = (
-            math.fsum(measured.values(row, "cdebiased")[seed] for seed in seeds) / len(seeds)
+            math.fsum(measured.values(row, "cece_debiased")[seed] for seed in seeds) / len(seeds)
             for row in rows
         )
-        values = [measured.values(row, "cdebiased") for row in rows]
+        values = [measured.values(row, "cece_debiased") for row in rows]
         signs = [(values[0][seed] - values[1][seed]) * (ours - theirs) > 0 for seed in seeds]
         temperatures = [
-            math.fsum(measured.values((rival, name), "cdebiased")[seed] for seed in seeds)
+            math.fsum(measured.values((rival, name), "cece_debiased")[seed] for seed in seeds)
             / len(seeds)
             for name in TEMPERATURES[1:]
         ]
@@ -142,11 +142,11 @@ def findings_of(measured: Measured) -> list[Finding]:
                 rival=rival,
                 ours=ours,
                 theirs=theirs,
-                seeds=differences["cdebiased"],
+                seeds=differences["cece_debiased"],
                 images=NORMAL_95 * image_error(*sets, num_bins),
                 same_way=sum(signs),
                 accuracy=differences["accuracy"].mean,
-                corrupted_accuracy=differences["caccuracy"].mean,
+                corrupted_accuracy=differences["cacc"].mean,
                 cost=seconds_of(measured, method).mean / seconds_of(measured, rival).mean,
                 with_temperature=tuple(temperatures),
             )
@@ -158,7 +158,8 @@ def headline(findings: Sequence[Finding], measured: Measured) -> str:
     """The one sentence that a reader in a hurry reads."""
     if not findings:
         best = min(
-            measured.methods, key=lambda name: measured.summary((name, "none"), "cdebiased").mean
+            measured.methods,
+            key=lambda name: measured.summary((name, "none"), "cece_debiased").mean,
         )
         return (
             "No method with learned labels stands beside its rival here; the smallest calibration "

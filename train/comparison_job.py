@@ -23,7 +23,7 @@ from data import corrupted_sets
 from keras_autolabel import plots
 from train import builders, command_line, comparison, hparams, run_folder, training
 from train.choices import AUGMENTATIONS
-from train.evaluation import Row, figures_of, mean_over_corruptions, robust_accuracy
+from train.evaluation import Row, figures_of_rows, robust_accuracy, scores_of_sets
 from train.page_svg import drawn_svg
 from train.predictor import Predictor
 from train.report import versions
@@ -34,7 +34,6 @@ ROWS = 500
 TEMPERATURES = (*training.TEMPERATURES, "augmented_holdout")
 # Keeps the draws of the augmented hold-out apart from all others.
 AUGMENTED_STREAM = 2_000_003
-CLEAN = ("none", 0)
 PREDICTIONS, FIGURE_1 = "predictions.npz", "figure_1.svg"
 
 
@@ -63,30 +62,6 @@ class Progress(keras.callbacks.Callback):
         """Says which share of the images is measured."""
         self.state["measured"] = share
         run_folder.write_json(self.file, self.state)
-
-
-def predictions_of(
-    labels: np.ndarray, logits: np.ndarray, temperatures: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """What calibration needs of each image.
-
-    Args:
-        labels: int [M].
-        logits: float [M, K].
-        temperatures: T of them.
-
-    Returns:
-        ``(confidence, correct)``, float32 [T, M] and bool [M].
-
-    Example:
-        >>> confidence, correct = predictions_of([1, 1], [[0.0, 0.0], [0.0, np.log(3)]], [1.0, 0.5])
-        >>> confidence.astype(float).round(2).tolist(), correct.tolist()
-        ([[0.5, 0.75], [0.5, 0.9]], [False, True])
-    """
-    logits = np.asarray(logits, np.float64)
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    confidence = [1.0 / np.exp(shifted / temperature).sum(axis=-1) for temperature in temperatures]
-    return np.array(confidence, np.float32), logits.argmax(axis=-1) == np.asarray(labels)
 
 
 def logits_of(predictor: Predictor, images: np.ndarray) -> np.ndarray:
@@ -153,7 +128,7 @@ def measure(
     *,
     num_bins: int,
     progress: Progress,
-) -> tuple[dict[str, np.ndarray], list[Row]]:
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]]]:
     """What a network predicts for the clean and the corrupted test images.
 
     Args:
@@ -165,40 +140,26 @@ def measure(
         progress: Is told how far it is.
 
     Returns:
-        The arrays of ``predictions.npz``, ``<corruption>/<severity>/confidence`` and
-        ``.../correct``, see ``predictions_of``; and the figures of each set and temperature.
+        The arrays of ``predictions.npz``, ``<corruption>/<severity>/confidence``, float32 [T, M],
+        and ``.../correct``, bool [M]; and the figures by name of the temperature.
     """
     found = corrupted_sets.open_corrupted(corrupted)
     count = 1 + len(found.corruptions) * len(found.severities)
-    arrays, rows = {}, []
-
-    def parts():
-        # Clean images may be files, of which only some are in memory at once.
-        batches = splits.test.batches(ROWS).as_numpy_iterator()
-        clean, labels = zip(*((predictor.logits(x), y) for x, y in batches), strict=True)
-        yield *CLEAN, np.concatenate(clean), np.concatenate(labels)
-        for part in corrupted_sets.read_corrupted(corrupted):
-            yield part.corruption, part.severity, logits_of(predictor, part.images), part.labels
-
-    for number, (corruption, severity, logits, labels) in enumerate(parts(), start=1):
-        confidence, correct = predictions_of(labels, logits, temperatures)
-        arrays[f"{corruption}/{severity}/confidence"] = confidence
-        arrays[f"{corruption}/{severity}/correct"] = correct
-        for name, temperature in zip(TEMPERATURES, temperatures, strict=True):
-            figures = figures_of(labels, logits / temperature, num_bins=num_bins)
-            rows.append(Row(name, corruption, severity, temperature, figures))
+    arrays, rows = {}, {name: [] for name in TEMPERATURES}
+    sets = scores_of_sets(
+        predictor, splits, temperatures, corrupted, batch_size=ROWS, num_bins=num_bins
+    )
+    for number, (corruption, severity, scores) in enumerate(sets, start=1):
+        confidence, correct = zip(*(score.predictions() for score in scores), strict=True)
+        arrays[f"{corruption}/{severity}/confidence"] = np.array(confidence, np.float32)
+        # A temperature changes no prediction.
+        arrays[f"{corruption}/{severity}/correct"] = correct[0]
+        for name, temperature, score in zip(TEMPERATURES, temperatures, scores, strict=True):
+            row = Row(name, corruption, severity, temperature, score.figures())
+            rows[name].append(row)
         if number % 10 == 0 or number == count:
             progress.measured(number / count)
-    return arrays, rows
-
-
-def figures_in(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """The figures of a job by name of the temperature: those of clean images, cAcc and cECE."""
-    figures = {}
-    for name in TEMPERATURES:
-        of_name = [row for row in rows if row.model == name]
-        figures[name] = of_name[0].figures | mean_over_corruptions(of_name)
-    return figures
+    return arrays, {name: figures_of_rows(of_name) for name, of_name in rows.items()}
 
 
 def attack(predictor: Predictor, plan: comparison.Plan, splits: data.Splits) -> dict[str, float]:
@@ -265,7 +226,7 @@ def run(folder: str, job: comparison.Job, *, attacked: bool, threads: int) -> No
     model.save(os.path.join(here, "model.keras"))
     predictor = Predictor(os.path.join(here, "model.keras"))
     temperatures = temperatures_of(predictor, settings, splits.holdout)
-    arrays, rows = measure(
+    arrays, figures = measure(
         predictor,
         temperatures,
         splits,
@@ -277,8 +238,6 @@ def run(folder: str, job: comparison.Job, *, attacked: bool, threads: int) -> No
     table = builders.label_table(model)
     if table is not None:
         draw_figure_1(model, splits, here, name=job.method, seed=job.seed)
-    figures = figures_in(rows)
-    # A temperature changes no prediction.
     under_attack = {f"accuracy_at_{epsilon}": share for epsilon, share in (robust or {}).items()}
     for name, of_name in figures.items():
         page = os.path.join(here, training.BOARD, "hparams", name)

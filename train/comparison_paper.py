@@ -30,12 +30,12 @@ PUBLISHED_4 = {
     "at_autolabel": ["94.6/83.6", "75.3/60.2", "2.0/6.5", "4.2/6.9"],
 }
 _SETS = ("CIFAR-10", "CIFAR-100", "ImageNet")
-_OURS = ("accuracy", "caccuracy", "ece", "cece", "cdebiased")
+_OURS = ("accuracy", "cacc", "ece", "cece", "cece_debiased")
 PAPER = (
     # Number, what it is about, the figures beside ours, heads and rows of the published ones.
     (2, "AugMix", _OURS, [*(f"{s} Acc/cAcc" for s in _SETS), *(f"{s} ECE/cECE" for s in _SETS)],
      PUBLISHED_2),
-    (3, "mixup", ("accuracy", "ece", "debiased", "caccuracy", "cdebiased"),
+    (3, "mixup", ("accuracy", "ece", "ece_debiased", "cacc", "cece_debiased"),
      [f"{s} {f}" for s in _SETS[:2] for f in ("Acc", "ECE")], PUBLISHED_3),
     (4, "adversarial training", _OURS,
      [f"{s} {f}" for f in ("Acc/cAcc", "ECE/cECE") for s in _SETS[:2]], PUBLISHED_4),

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from keras_autolabel import calibration, ranking
+from keras_autolabel import calibration
 from train import comparison, run_folder
 from train.comparison import Job
 from train.comparison_job import PREDICTIONS, TEMPERATURES
+from train.evaluation import Row, figures_of_predictions, figures_of_rows
 from train.reasons import reason_of
 from train.settings import is_allowed
 
@@ -110,54 +111,18 @@ def _predictions_in(arrays: dict[str, np.ndarray]) -> dict[str, list[Predicted]]
     return predictions
 
 
-def figures_of_set(predicted: Predicted, num_bins: int) -> dict[str, float]:
-    """The figures of one set of images.
-
-    Args:
-        predicted: What is predicted for it.
-        num_bins: Bins of the ECE.
-
-    Returns:
-        ``accuracy``, ``ece``, ``floor`` (what the ECE of a calibrated network would be),
-        ``debiased`` and ``gap``, Conf − Acc; each as a part of 1.
-
-    Example:
-        >>> set_ = Predicted("none", 0, np.array([0.75, 0.75]), np.array([True, False]))
-        >>> figures = figures_of_set(set_, 15)
-        >>> figures["accuracy"], figures["ece"], figures["gap"]
-        (0.5, 0.25, 0.25)
-    """
-    confidence, correct = predicted.confidence, predicted.correct
-    return {
-        "accuracy": float(np.mean(correct)),
-        "ece": calibration.binned_ece(confidence, correct, num_bins=num_bins),
-        "floor": calibration.noise_floor(confidence, num_bins=num_bins),
-        "debiased": calibration.debiased_ece(confidence, correct, num_bins=num_bins),
-        "gap": calibration.confidence_gap(confidence, correct),
-    }
-
-
 def figures_of(predictions: Sequence[Predicted], num_bins: int) -> dict[str, float]:
-    """The figures of a network at one temperature.
+    """The figures of a network at one temperature, see ``evaluation.figures_of_rows``.
 
     Args:
         predictions: What is predicted for each set, the clean one first.
         num_bins: Bins of the ECE.
-
-    Returns:
-        Those of ``figures_of_set`` for clean images, ``aurc`` and ``e_aurc`` of them, and, with a
-        "c" before the name, the means of all corrupted sets, as the paper defines cAcc and cECE.
     """
-    clean, *corrupted = (figures_of_set(predicted, num_bins) for predicted in predictions)
-    ranked = predictions[0].confidence, predictions[0].correct
-    figures = {
-        **clean,
-        "aurc": ranking.aurc(*ranked),
-        "e_aurc": ranking.e_aurc(*ranked),
-    }
-    for name in clean if corrupted else ():
-        figures[f"c{name}"] = math.fsum(of_set[name] for of_set in corrupted) / len(corrupted)
-    return figures
+    rows = []
+    for corruption, severity, *pairs in predictions:
+        figures = figures_of_predictions(*pairs, num_bins=num_bins)
+        rows.append(Row("", corruption, severity, 1.0, figures))
+    return figures_of_rows(rows)
 
 
 class Summary(NamedTuple):

@@ -41,13 +41,13 @@ class Column(NamedTuple):
 COLUMNS = {
     "accuracy": Column("Acc", "high", "accuracy on the clean test images"),
     "ece": Column("ECE", "low", "expected calibration error on them"),
-    "floor": Column("floor", "", "the ECE of a perfectly calibrated network on as many images"),
-    "debiased": Column("ECE, debiased", "low", "√max(ECE² − floor², 0)"),
+    "ece_floor": Column("floor", "", "the ECE of a perfectly calibrated network on as many images"),
+    "ece_debiased": Column("ECE, debiased", "low", "√max(ECE² − floor², 0)"),
     "gap": Column("Conf − Acc", "zero", "above 0: surer than right"),
-    "caccuracy": Column("cAcc", "high", "accuracy, mean over the corrupted sets"),
+    "cacc": Column("cAcc", "high", "accuracy, mean over the corrupted sets"),
     "cece": Column("cECE", "low", "ECE, mean over the corrupted sets"),
-    "cfloor": Column("c-floor", "", "floor, mean over the corrupted sets"),
-    "cdebiased": Column("cECE, debiased", "low", "debiased ECE, mean over the corrupted sets"),
+    "cece_floor": Column("c-floor", "", "floor, mean over the corrupted sets"),
+    "cece_debiased": Column("cECE, debiased", "low", "debiased ECE, mean over the corrupted sets"),
     "cgap": Column("cConf − cAcc", "zero", "mean over the corrupted sets"),
     "aurc": Column(
         "AURC", "low", "area under the risk-coverage curve: errors among the surest, clean images"
@@ -213,8 +213,8 @@ def all_methods(measured: Measured) -> Table:
     return figures_table(
         measured,
         [(method, "none") for method in measured.methods],
-        ["accuracy", "ece", "floor", "debiased", "gap"]
-        + ["caccuracy", "cece", "cfloor", "cdebiased", "cgap"],
+        ["accuracy", "ece", "ece_floor", "ece_debiased", "gap"]
+        + ["cacc", "cece", "cece_floor", "cece_debiased", "cgap"],
         name="methods",
         title="All methods, as trained",
         note="Mean ± standard error over seeds, in percent; the best of a column in bold.",
@@ -226,7 +226,7 @@ def temperatures(measured: Measured) -> Table:
     return figures_table(
         measured,
         [(method, name) for method in measured.methods for name in TEMPERATURES],
-        ["ece", "debiased", "gap", "cece", "cdebiased", "cgap", "aurc", "e_aurc"],
+        ["ece", "ece_debiased", "gap", "cece", "cece_debiased", "cgap", "aurc", "e_aurc"],
         name="temperatures",
         title="With a temperature, fitted after training",
         note="In percent. A temperature divides all logits by one number, fitted on the clean "
@@ -239,7 +239,7 @@ def temperatures(measured: Measured) -> Table:
 
 def differences(measured: Measured) -> Table | None:
     """Learned labels against ordinary ones and against a temperature, pair by pair of seeds."""
-    figures = ["accuracy", "debiased", "caccuracy", "cdebiased", "cece", "aurc"]
+    figures = ["accuracy", "ece_debiased", "cacc", "cece_debiased", "cece", "aurc"]
     rows, methods = [], []
     for method, rival in measured.pairs():
         for name in TEMPERATURES:

@@ -187,24 +187,23 @@ def measure(
     predictor: Predictor, splits: data.Splits, temperatures: list[float]
 ) -> tuple[list[evaluation.Row], np.ndarray]:
     """All rows of a model, and the sums of its reliability diagram."""
-    batches = splits.test.batches(FLAGS.batch_size)
-    scores = evaluation.scores_of(predictor, batches, temperatures, num_bins=FLAGS.num_bins)
-    rows = [
-        evaluation.Row(predictor.name, "none", 0, temperature, score.figures())
-        for temperature, score in zip(temperatures, scores, strict=True)
-    ]
-    if FLAGS.corrupted_dir:
-        rows += evaluation.corrupted_rows(
-            predictor,
-            FLAGS.corrupted_dir,
-            splits,
-            temperatures,
-            corruptions=FLAGS.corruptions,
-            severities=severities(),
-            batch_size=FLAGS.batch_size,
-            num_bins=FLAGS.num_bins,
-        )
-    return rows, scores[-1].bins
+    sets = evaluation.scores_of_sets(
+        predictor,
+        splits,
+        temperatures,
+        FLAGS.corrupted_dir,
+        corruptions=FLAGS.corruptions,
+        severities=severities(),
+        batch_size=FLAGS.batch_size,
+        num_bins=FLAGS.num_bins,
+    )
+    rows, bins = [], []
+    for corruption, severity, scores in sets:
+        bins.append(scores[-1].bins)
+        for temperature, score in zip(temperatures, scores, strict=True):
+            figures = score.figures()
+            rows.append(evaluation.Row(predictor.name, corruption, severity, temperature, figures))
+    return rows, bins[0]
 
 
 def attack(predictor: Predictor, splits: data.Splits) -> dict[float, float]:

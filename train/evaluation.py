@@ -14,7 +14,7 @@ import keras_autolabel as kal
 from data import corrupted_sets
 from keras_autolabel.augment.attack import crossentropy_of_truth, margin
 from keras_autolabel.calibration import (
-    calibration_of,
+    binned_ece,
     calibration_sums,
     confidence_gap,
     debiased_ece,
@@ -25,6 +25,8 @@ from train.predictor import Predictor, size_of
 from train.reasons import reason_of
 
 ATTACK_LOSSES = {"crossentropy": crossentropy_of_truth, "margin": margin}
+# Corruption and severity of the clean images.
+CLEAN = ("none", 0)
 
 
 class Scores:
@@ -83,21 +85,46 @@ class Scores:
             ``brier``, the mean over examples of the squared error summed over classes, in [0, 2];
             ``aurc`` and ``e_aurc`` in [0, 1] (``keras_autolabel.ranking``).
         """
-        confidence, correct = np.concatenate(self.confidence), np.concatenate(self.correct)
-        num_bins, examples = len(self.bins), len(correct)
-        ece, _, _ = calibration_of(tf.constant(self.bins))
-        return {
-            "examples": examples,
-            "accuracy": float(correct.mean()),
-            "ece": float(ece),
-            "ece_floor": noise_floor(confidence, num_bins=num_bins),
-            "ece_debiased": debiased_ece(confidence, correct, num_bins=num_bins),
-            "gap": confidence_gap(confidence, correct),
-            "nll": self.nll / examples,
-            "brier": self.brier / examples,
-            "aurc": aurc(confidence, correct),
-            "e_aurc": e_aurc(confidence, correct),
-        }
+        confidence, correct = self.predictions()
+        examples = len(correct)
+        means = {"nll": self.nll / examples, "brier": self.brier / examples}
+        figures = figures_of_predictions(confidence, correct, num_bins=len(self.bins), **means)
+        return {"examples": examples, **figures}
+
+    def predictions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each example its confidence, float64 [M], and whether it is right, bool [M]."""
+        return np.concatenate(self.confidence), np.concatenate(self.correct)
+
+
+def figures_of_predictions(
+    confidence: np.ndarray, correct: np.ndarray, *, num_bins: int = 15, **means: float
+) -> dict[str, float]:
+    """The figures that need no more of an example than its confidence and whether it is right.
+
+    Args:
+        confidence: float [M].
+        correct: bool [M].
+        num_bins: Bins of the ECE.
+        **means: Other figures, to stand among them.
+
+    Returns:
+        See ``Scores.figures``.
+
+    Example:
+        >>> figures = figures_of_predictions(np.array([0.75, 0.75]), np.array([True, False]))
+        >>> figures["accuracy"], figures["ece"], figures["gap"]
+        (0.5, 0.25, 0.25)
+    """
+    return {
+        "accuracy": float(np.mean(correct)),
+        "ece": binned_ece(confidence, correct, num_bins=num_bins),
+        "ece_floor": noise_floor(confidence, num_bins=num_bins),
+        "ece_debiased": debiased_ece(confidence, correct, num_bins=num_bins),
+        "gap": confidence_gap(confidence, correct),
+        **means,
+        "aurc": aurc(confidence, correct),
+        "e_aurc": e_aurc(confidence, correct),
+    }
 
 
 def figures_of(labels: np.ndarray, logits: np.ndarray, *, num_bins: int = 15) -> dict[str, float]:
@@ -171,10 +198,10 @@ def describe_corrupted(
     """How reports call a corrupted set; refuses one that is not of the clean test images.
 
     Args:
-        directory: As in ``corrupted_rows``.
+        directory: As in ``scores_of_sets``, as are the others.
         splits: The clean data.
-        corruptions: As in ``corrupted_rows``.
-        severities: As in ``corrupted_rows``.
+        corruptions: Groups or names.
+        severities: Out of 1 to 5.
 
     Returns:
         ``name``, and ``seed``, that of a generated set; None for a published one.
@@ -213,48 +240,49 @@ def _check_origin(found: corrupted_sets.CorruptedSet, splits: data.Splits) -> No
         )
 
 
-def corrupted_rows(
+def scores_of_sets(
     predictor: Predictor,
-    directory: str,
     splits: data.Splits,
     temperatures: Sequence[float],
+    directory: str | None,
     *,
-    corruptions: str | None,
-    severities: Sequence[int] | None,
+    corruptions: str | None = None,
+    severities: Sequence[int] | None = None,
     batch_size: int,
     num_bins: int,
-) -> list[Row]:
-    """The figures for each corruption and severity in a folder.
+) -> Iterator[tuple[str, int, list[Scores]]]:
+    """The scores on the clean test images, and then on each corrupted set in a folder.
 
     Args:
         predictor: The classifier.
-        directory: CIFAR-10-C, CIFAR-100-C, a generated set, or a tree such as ImageNet-C.
-        splits: The clean data: size and classes must be theirs.
+        splits: The clean data: size and classes of corrupted images must be theirs.
         temperatures: What the logits are divided by.
+        directory: CIFAR-10-C, CIFAR-100-C, a generated set, or a tree such as ImageNet-C; None:
+            clean images alone.
         corruptions: Groups or names; None: all in the folder.
         severities: Out of 1 to 5; None: all in the folder.
         batch_size: Images that are predicted at once.
         num_bins: Bins of the ECE.
 
     Returns:
-        A row for each corruption, severity and temperature.
+        An iterator over (corruption, severity, ``Scores`` of each temperature), ``CLEAN`` first; a
+        set is read when its turn comes.
 
     Raises:
         ValueError: If images are of another size than the clean ones, or a tree has other classes.
         FileNotFoundError: If a folder or a file is missing.
     """
-    rows = []
+    batches = splits.test.batches(batch_size)
+    yield *CLEAN, scores_of(predictor, batches, temperatures, num_bins=num_bins)
+    if directory is None:
+        return
     parts, count = _parts(directory, splits, corruptions, severities)
     for part in tqdm(
         parts, total=count, desc=f"{predictor.name}, corrupted", unit="set", disable=None
     ):
         batches = _batches(part, batch_size, directory, splits.test.image_shape)
         scores = scores_of(predictor, batches, temperatures, num_bins=num_bins)
-        rows += [
-            Row(predictor.name, part.corruption, part.severity, temperature, score.figures())
-            for temperature, score in zip(temperatures, scores, strict=True)
-        ]
-    return rows
+        yield part.corruption, part.severity, scores
 
 
 def _parts(directory, splits, corruptions, severities) -> tuple[Iterator, int]:
@@ -329,6 +357,18 @@ def mean_over_corruptions(rows: Sequence[Row]) -> dict[str, float]:
     columns = {name: [figures[key] for figures in corrupted] for name, key in MEANS.items()}
     columns["cgap_size"] = [abs(gap) for gap in columns["cgap"]]
     return {name: math.fsum(values) / len(corrupted) for name, values in columns.items()}
+
+
+def figures_of_rows(rows: Sequence[Row]) -> dict[str, float]:
+    """The figures of one model at one temperature: clean ones, and means over corruptions if any.
+
+    Args:
+        rows: Its rows, the clean one first.
+
+    Returns:
+        Those of the clean images, and those of ``mean_over_corruptions``.
+    """
+    return rows[0].figures | (mean_over_corruptions(rows) if len(rows) > 1 else {})
 
 
 def robust_accuracy(

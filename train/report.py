@@ -12,7 +12,7 @@ from tensorflow import keras
 import data
 import keras_autolabel as kal
 from keras_autolabel import plots
-from train.evaluation import Row, mean_over_corruptions
+from train.evaluation import Row, figures_of_rows
 from train.run_folder import write_csv, write_json
 
 LEGEND = (
@@ -123,16 +123,11 @@ class Report:
     attack: dict[str, str | float] | None
 
     def means(self) -> dict[str, dict[str, float]]:
-        """Clean figures and ``mean_over_corruptions`` of each model at each temperature."""
+        """``figures_of_rows`` of each model at each temperature."""
         groups: dict[str, list[Row]] = {}
         for row in self.rows:
             groups.setdefault(f"{row.model}, T = {row.temperature:.3f}", []).append(row)
-        means = {}
-        for name, group in groups.items():
-            means[name] = dict(group[0].figures)
-            if self.corrupted:
-                means[name] |= mean_over_corruptions(group)
-        return means
+        return {name: figures_of_rows(group) for name, group in groups.items()}
 
     def show(self) -> None:
         """Prints all but the figures of each corruption."""

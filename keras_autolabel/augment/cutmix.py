@@ -3,14 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel.augment.augmentation import Augmentation
-from keras_autolabel.augment.mixup import check_beta, smaller_share, with_own_partners
+from keras_autolabel.augment.mixup import Mixup
 from keras_autolabel.batch import AugmentedBatch, to_float
-from keras_autolabel.buckets import bucket_of, distance_of
 
 
 class CutMixDraw(NamedTuple):
@@ -32,7 +29,7 @@ class CutMixDraw(NamedTuple):
 
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
-class CutMix(Augmentation):
+class CutMix(Mixup):
     """CutMix (Yun et al., 2019), with a share of its own per image, labelled as in mixup.
 
     The box has the shape of the image and the share γ of its area, γ from Beta(β, β); it lies
@@ -49,25 +46,11 @@ class CutMix(Augmentation):
         ValueError: If an argument is out of its range.
 
     Example:
-        >>> images = np.stack([np.zeros([4, 4, 1]), np.ones([4, 4, 1])]).astype("float32")
+        >>> images = tf.stack([tf.zeros([4, 4, 1]), tf.ones([4, 4, 1])])
         >>> batch = CutMix(num_buckets=5)(images, [3, 7], seed=tf.constant([1, 2]))
         >>> bool(tf.reduce_all(tf.abs(tf.reduce_mean(batch.images[0]) - batch.mix[0]) < 1e-6))
         True
     """
-
-    offers = frozenset({"bucket", "mix"})
-    smallest_batch = 2
-    # Neither a shuffle nor a gamma variable has a kernel of XLA.
-    jit_compiles = False
-
-    def __init__(self, *, num_buckets: int = 10, beta: float = 1.0) -> None:
-        super().__init__(num_buckets=num_buckets)
-        self.beta = check_beta(beta)
-
-    @property
-    def initial_confidence(self) -> np.ndarray:
-        """The share of the larger area at the middle of each bucket: float [N]."""
-        return 1.0 - distance_of(self.num_buckets) / 2.0
 
     def draw(
         self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
@@ -75,19 +58,9 @@ class CutMix(Augmentation):
         """Draws the random parameters of a batch; arguments as in ``__call__``."""
         size = tf.shape(labels)[0]
         seeds = tf.random.split(seed, 7)
-        partner = tf.random.experimental.stateless_shuffle(tf.range(size), seed=seeds[0])
-        if bucket is None:
-            distance = 2.0 * smaller_share([size], self.beta, seeds[1:])
-            bucket = bucket_of(distance, self.num_buckets)
-        else:
-            distance, bucket = self.draw_distance(labels, seeds[1], bucket)
         inside = tf.random.stateless_uniform([size], seeds[5]) < 0.5
         position = tf.random.stateless_uniform([size, 2], seeds[6])
-        return CutMixDraw(distance, bucket, partner, inside, position)
-
-    def draw_own(self, labels: tf.Tensor, seed: tf.Tensor) -> CutMixDraw:
-        """Draws for the global batch, but partners among the rows that this replica has."""
-        return with_own_partners(super().draw_own(labels, seed), labels, seed)
+        return CutMixDraw(*self.draw_pairs(labels, seeds[:5], bucket), inside, position)
 
     def apply(
         self,
@@ -104,9 +77,7 @@ class CutMix(Augmentation):
         columns = _covered(width, side, drawn.position[:, 1])
         box = rows[:, :, tf.newaxis, tf.newaxis] * columns[:, tf.newaxis, :, tf.newaxis]
         weight = tf.where(tf.reshape(drawn.inside, [-1, 1, 1, 1]), 1.0 - box, box)
-        mixed = (1.0 - weight) * images + weight * tf.gather(images, drawn.partner)
-        partners = tf.gather(labels, drawn.partner)
-        return self.moved(mixed, labels, drawn)._replace(partners=partners, mix=mix)
+        return self.mixed(images, weight, labels, drawn)
 
 
 def _covered(length: tf.Tensor, share: tf.Tensor, position: tf.Tensor) -> tf.Tensor:

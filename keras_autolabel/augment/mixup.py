@@ -58,7 +58,11 @@ class Mixup(Augmentation):
 
     def __init__(self, *, num_buckets: int = 10, beta: float = 1.0) -> None:
         super().__init__(num_buckets=num_buckets)
-        self.beta = check_beta(beta)
+        check_numbers(beta=beta)
+        # Outside, single precision draws no γ.
+        if not 1e-6 <= beta <= 1e6:
+            raise ValueError(f"beta must be above 0, in 1e-6..1e6. Received: beta={beta}")
+        self.beta = beta
 
     @property
     def initial_confidence(self) -> np.ndarray:
@@ -69,17 +73,27 @@ class Mixup(Augmentation):
         self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
     ) -> MixupDraw:
         """Draws the random parameters of a batch; arguments as in ``__call__``."""
+        return self.draw_pairs(labels, tf.random.split(seed, 5), bucket)
+
+    def draw_pairs(
+        self, labels: tf.Tensor, seeds: tf.Tensor, bucket: int | tf.Tensor | None
+    ) -> MixupDraw:
+        """Draws who is mixed with whom, and how much; ``seeds`` are int32 [5, 2]."""
         size = tf.shape(labels)[0]
-        seeds = tf.random.split(seed, 5)
         partner = tf.random.experimental.stateless_shuffle(tf.range(size), seed=seeds[0])
         if bucket is None:
             distance = 2.0 * smaller_share([size], self.beta, seeds[1:])
             return MixupDraw(distance, bucket_of(distance, self.num_buckets), partner)
         return MixupDraw(*self.draw_distance(labels, seeds[1], bucket), partner)
 
-    def draw_own(self, labels: tf.Tensor, seed: tf.Tensor) -> MixupDraw:
+    def draw_own(self, labels: tf.Tensor, seed: tf.Tensor) -> Any:
         """Draws for the global batch, but partners among the rows that this replica has."""
-        return with_own_partners(super().draw_own(labels, seed), labels, seed)
+        drawn = super().draw_own(labels, seed)
+        if replicas()[1] == 1:
+            return drawn
+        rows = tf.range(tf.shape(labels)[0])
+        partner = tf.random.experimental.stateless_shuffle(rows, seed=replica_seed(seed))
+        return drawn._replace(partner=partner)
 
     def apply(
         self,
@@ -89,38 +103,18 @@ class Mixup(Augmentation):
         network: Callable | None = None,
     ) -> AugmentedBatch:
         """``(1 − γ)·x + γ·x'``, Eq. (4); arguments as in ``Augmentation.apply``."""
-        images, mix = to_float(images), drawn.distance / 2.0
-        weight = mix[:, tf.newaxis, tf.newaxis, tf.newaxis]
+        weight = drawn.distance[:, tf.newaxis, tf.newaxis, tf.newaxis] / 2.0
+        return self.mixed(to_float(images), weight, labels, drawn)
+
+    def mixed(
+        self, images: tf.Tensor, weight: tf.Tensor, labels: tf.Tensor, drawn: Any
+    ) -> AugmentedBatch:
+        """Images, float32, and their partners by the weight of these at each pixel."""
         mixed = (1.0 - weight) * images + weight * tf.gather(images, drawn.partner)
         partners = tf.gather(labels, drawn.partner)
-        return self.moved(mixed, labels, drawn)._replace(partners=partners, mix=mix)
-
-
-def with_own_partners(drawn: Any, labels: tf.Tensor, seed: tf.Tensor) -> Any:
-    """What was drawn for the global batch, with partners that this replica has.
-
-    Args:
-        drawn: This replica's rows of it, with a field ``partner``.
-        labels: int32 [B], of this replica.
-        seed: int32 [2], the same on all replicas.
-    """
-    if replicas()[1] == 1:
-        return drawn
-    rows = tf.range(tf.shape(labels)[0])
-    partner = tf.random.experimental.stateless_shuffle(rows, seed=replica_seed(seed))
-    return drawn._replace(partner=partner)
-
-
-def check_beta(beta: float) -> float:
-    """Refuses a β for which single precision draws no γ.
-
-    Raises:
-        ValueError: If it is no number in [1e-6, 1e6].
-    """
-    check_numbers(beta=beta)
-    if not 1e-6 <= beta <= 1e6:
-        raise ValueError(f"beta must be above 0, in 1e-6..1e6. Received: beta={beta}")
-    return beta
+        return self.moved(mixed, labels, drawn)._replace(
+            partners=partners, mix=drawn.distance / 2.0
+        )
 
 
 def smaller_share(shape, beta: float, seeds: tf.Tensor) -> tf.Tensor:

@@ -34,6 +34,7 @@ from keras_autolabel import AutoLabelModel
 from tests.conftest import Dimming, linear_network
 from train import comparison_job, comparison_statistics, run_folder
 from train.comparison import JOB, Job
+from train.evaluation import figures_of_predictions
 from train.predictor import Predictor
 from train.reasons import reason_of
 from train.settings import Settings
@@ -250,8 +251,9 @@ def read_job(folder):
     result = comparison_statistics.Result.read(str(folder), A_JOB)
     for sets in result.predictions.values():
         for predicted in sets:
-            figures = comparison_statistics.figures_of_set(predicted, result.num_bins)
-            assert set(figures) == {"accuracy", "ece", "floor", "debiased", "gap"}
+            pairs = predicted.confidence, predicted.correct
+            figures = figures_of_predictions(*pairs, num_bins=result.num_bins)
+            assert {"accuracy", "ece", "ece_floor", "ece_debiased", "gap"} <= set(figures)
 
 
 IDX, ZIP = ("*.gz",), (unzip, zipped)

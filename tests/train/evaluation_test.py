@@ -15,12 +15,12 @@ from train.evaluation import (
     ATTACK_LOSSES,
     MEANS,
     Row,
-    corrupted_rows,
     describe_corrupted,
     figures_of,
     mean_over_corruptions,
     robust_accuracy,
     scores_of,
+    scores_of_sets,
 )
 
 CLASSES, EXAMPLES = 4, 20
@@ -82,16 +82,22 @@ def _rows(
     corruptions=None,
     chosen=None,
 ):
-    return corrupted_rows(
+    sets = scores_of_sets(
         HandMade(network),
-        str(directory),
         splits or _splits(),
         temperatures,
+        str(directory),
         corruptions=corruptions,
         severities=chosen,
         batch_size=batch_size,
         num_bins=15,
     )
+    return [
+        Row("hand-made", corruption, severity, temperature, score.figures())
+        for corruption, severity, scores in sets
+        for temperature, score in zip(temperatures, scores, strict=True)
+        if severity
+    ]
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 20, 100])
@@ -265,7 +271,8 @@ def test_parts_are_read_when_their_turn_comes(layout, request, monkeypatch):
 
     def one_by_one(read):
         def reading(*arguments, **options):
-            for number, part in enumerate(read(*arguments, **options)):
+            # The clean images come before the first part.
+            for number, part in enumerate(read(*arguments, **options), start=1):
                 assert len(taken) == number
                 yield part
 
@@ -275,7 +282,7 @@ def test_parts_are_read_when_their_turn_comes(layout, request, monkeypatch):
         monkeypatch.setattr(corrupted_sets, name, one_by_one(getattr(corrupted_sets, name)))
     splits = _splits(channels=3, names=TREE_CLASSES) if layout == "tree" else _splits()
     _rows(network, directory, splits=splits, corruptions="fog", batch_size=20)
-    assert taken == [20] * 5
+    assert taken == [20] * 6
 
 
 def test_corruption_that_grey_images_skip_is_left_out(tmp_path):
