@@ -5,20 +5,20 @@ One colour and one marker for each method in all of them.
 
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from keras_autolabel.calibration import debiased_ece
+from keras_autolabel.plots.comparisons import boxes
 from keras_autolabel.plots.style import DARK, legend_outside, middles, new_figure, tidy
 from keras_autolabel.plots.tables import DISTANCE
 from train.comparison_job import FIGURE_1, TEMPERATURES
 from train.comparison_statistics import summary_of
-from train.comparison_tables import Measured, robust_accuracies, seconds_of, title_of
+from train.comparison_tables import Measured, robust_accuracies, seconds_of
 from train.methods import METHODS
 from train.page_svg import drawn_svg
 from train.run_folder import table_in
@@ -95,7 +95,7 @@ def plot_overview(measured: Measured) -> Figure:
                 axes.errorbar(
                     100 * summary.mean,
                     place + (0.0, -0.24, 0.24)[number],
-                    xerr=None if math.isnan(summary.error) else 100 * summary.error,
+                    xerr=100 * summary.error,
                     color=COLOURS[method],
                     marker="os^"[number],
                     markersize=(8, 5, 5)[number],
@@ -146,28 +146,24 @@ def plot_by_severity(measured: Measured, methods: Sequence[str]) -> Figure:
     figure = new_figure(WIDTH, 3.9)
     axes = figure.subplots()
     width = 0.8 / len(methods)
+    of_set = np.array([predicted.severity for predicted in sets])
     for number, method in enumerate(methods):
-        means = []
-        shift = (number - (len(methods) - 1) / 2) * width
+        x = np.arange(len(severities)) + (number - (len(methods) - 1) / 2) * width
         by_seed = [
             [
-                (p.severity, debiased_ece(p.confidence, p.correct, num_bins=result.num_bins))
-                for p in result.predictions["none"]
+                debiased_ece(p.confidence, p.correct, num_bins=r.num_bins)
+                for p in r.predictions["none"]
             ]
-            for result in measured.results[method].values()
+            for r in measured.results[method].values()
         ]
-        for place, severity in enumerate(severities):
-            values = 100 * np.array([[e for s, e in rows if s == severity] for rows in by_seed])
-            # Over seeds first: a box is about the types of corruption.
-            types, of_seeds = values.mean(axis=0), summary_of(values.mean(axis=1).tolist())
-            means.append(of_seeds.mean)
-            if len(types) > 1:
-                _box(axes, types, place + shift, width, COLOURS[method])
-            if not math.isnan(of_seeds.error):
-                axes.errorbar(
-                    place + shift, of_seeds.mean, of_seeds.error, color=DARK, zorder=4, linewidth=1
-                )
-        x = np.arange(len(severities)) + shift
+        values = [100 * np.array(by_seed)[:, of_set == severity] for severity in severities]
+        # Over seeds first: a box is about the types of corruption.
+        types = {place: v.mean(axis=0) for place, v in zip(x, values, strict=True)}
+        face = to_rgba(COLOURS[method], 0.25)
+        boxes(axes, types, width=0.8 * width, colour=COLOURS[method], face=face)
+        of_seeds = [summary_of(v.mean(axis=1).tolist()) for v in values]
+        means, errors, _ = zip(*of_seeds, strict=True)
+        axes.errorbar(x, means, errors, fmt="none", ecolor=DARK, elinewidth=1, zorder=4)
         axes.plot(x, means, **style_of(method), label=METHODS[method].title, zorder=3, markersize=5)
     tidy(axes, xlabel="severity of the corruption", ylabel="ECE, debiased, %")
     axes.grid(visible=False, axis="x")
@@ -175,22 +171,6 @@ def plot_by_severity(measured: Measured, methods: Sequence[str]) -> Figure:
     axes.set_ylim(bottom=0.0)
     legend_outside(figure, axes, columns=2)
     return figure
-
-
-def _box(axes: Axes, values: np.ndarray, place: float, width: float, colour: str) -> None:
-    line = {"color": colour, "linewidth": 1.0}
-    axes.boxplot(
-        [values],
-        positions=[place],
-        widths=0.8 * width,
-        whis=(0, 100),
-        manage_ticks=False,
-        patch_artist=True,
-        boxprops={"facecolor": to_rgba(colour, 0.25), "edgecolor": colour},
-        medianprops=line,
-        whiskerprops=line,
-        capprops=line,
-    )
 
 
 def plot_attacks(measured: Measured) -> Figure:
@@ -202,7 +182,7 @@ def plot_attacks(measured: Measured) -> Figure:
         axes.errorbar(
             list(by_epsilon),
             [100 * summary.mean for summary in values],
-            [0.0 if math.isnan(s.error) else 100 * s.error for s in values],
+            [100 * summary.error for summary in values],
             **style_of(method),
             capsize=3,
             label=METHODS[method].title,
@@ -329,99 +309,82 @@ def plot_costs(measured: Measured) -> Figure:
     axes = figure.subplots()
     for place, method in enumerate(methods):
         summary = seconds_of(measured, method)
-        error = None if math.isnan(summary.error) else summary.error
-        axes.barh(place, summary.mean, xerr=error, color=COLOURS[method], ecolor=DARK, height=0.6)
+        style = {"color": COLOURS[method], "ecolor": DARK, "height": 0.6}
+        axes.barh(place, summary.mean, xerr=summary.error, **style)
     axes.set_yticks(range(len(methods)), [METHODS[method].title for method in methods])
     tidy(axes, xlabel="training of one network, seconds of wall time")
     axes.grid(visible=False, axis="y")
     return figure
 
 
-def examples_of(measured: Measured, folder: str) -> list[Drawn]:
+def examples_of(measured: Measured, folder: str) -> Iterator[Drawn]:
     """What the jobs of the first seed drew after Figure 1 of the paper: images and their labels."""
-    drawn = []
     for method in measured.methods:
         job = next(iter(measured.results[method].values())).job
         path = pathlib.Path(job.folder(folder), FIGURE_1)
         if path.exists():
-            drawn.append(
-                Drawn(
-                    f"examples-{method}",
-                    f"{METHODS[method].title}: images, and the labels they get",
-                    f"As Figure 1 of the paper; the first test image, seed {job.seed}.",
-                    path.read_text("utf-8"),
-                    wide=True,
-                )
+            yield Drawn(
+                f"examples-{method}",
+                f"{METHODS[method].title}: images, and the labels they get",
+                f"As Figure 1 of the paper; the first test image, seed {job.seed}.",
+                path.read_text("utf-8"),
+                wide=True,
             )
-    return drawn
 
 
-def figures_of(measured: Measured, folder: str) -> list[Drawn]:
+def figures_of(measured: Measured, folder: str) -> Iterator[Drawn]:
     """All figures of a report but the overview, in their order."""
-    seeds = (
-        f"{len(measured.seeds)} seeds" if len(measured.seeds) > 1 else "one seed, without an error"
-    )
-    drawn = []
+    several = len(measured.seeds) > 1
+    seeds = f"{len(measured.seeds)} seeds" if several else "one seed, without an error"
     learners = [m for m in measured.methods if learned_labels(measured, m) is not None]
     if learners:
-        drawn.append(
-            draw(
-                "figure1",
-                "As Figure 1 of the paper: the label that each distance got",
-                f"At the end of training; lines: mean over {seeds}; dots: each seed. Distance 0 is "
-                "the clean image, 1 the farthest that the augmentation moves one.",
-                plot_labels,
-                measured,
-                learners,
-            )
+        yield draw(
+            "figure1",
+            "As Figure 1 of the paper: the label that each distance got",
+            f"At the end of training; lines: mean over {seeds}; dots: each seed. Distance 0 is the "
+            "clean image, 1 the farthest that the augmentation moves one.",
+            plot_labels,
+            measured,
+            learners,
         )
-    drawn += examples_of(measured, folder)
+    yield from examples_of(measured, folder)
     for family, methods in families(measured.methods).items():
         about = f", {family}" if family else ""
-        drawn.append(
-            draw(
-                "-".join(filter(None, ["figure2", family])),
-                f"As Figure 2 of the paper: calibration by severity of the corruption{about}",
-                "A box holds the middle half of the types of corruption, whiskers all of them; "
-                f"markers are means, with the standard error over {seeds}.",
-                plot_by_severity,
-                measured,
-                methods,
-            )
+        yield draw(
+            "-".join(filter(None, ["figure2", family])),
+            f"As Figure 2 of the paper: calibration by severity of the corruption{about}",
+            "A box holds the middle half of the types of corruption, whiskers all of them; markers "
+            f"are means, with the standard error over {seeds}.",
+            plot_by_severity,
+            measured,
+            methods,
         )
     if robust_accuracies(measured):
-        drawn.append(
-            draw(
-                "figure3",
-                "As Figure 3 of the paper: accuracy under attack",
-                f"Mean and standard error over {seeds}.",
-                plot_attacks,
-                measured,
-            )
+        yield draw(
+            "figure3",
+            "As Figure 3 of the paper: accuracy under attack",
+            f"Mean and standard error over {seeds}.",
+            plot_attacks,
+            measured,
         )
     for method in learners:
-        drawn.append(
-            draw(
-                f"labels-{method}",
-                f"{METHODS[method].title}: labels over the epochs",
-                f"A line for each range of the distance, mean over {seeds}; bands reach from the "
-                "smallest to the largest.",
-                plot_label_curves,
-                measured,
-                method,
-            )
+        yield draw(
+            f"labels-{method}",
+            f"{METHODS[method].title}: labels over the epochs",
+            f"A line for each range of the distance, mean over {seeds}; bands reach from the "
+            "smallest to the largest.",
+            plot_label_curves,
+            measured,
+            method,
         )
     for method, rival in measured.pairs():
-        drawn.append(
-            draw(
-                f"reliability-{method}",
-                f"Reliability, {title_of((rival, 'none'))} and {METHODS[method].title}",
-                "Below the dashed line a network is surer than it is right. Bins of at least 20 "
-                f"predictions; mean and standard error over {seeds}.",
-                plot_reliability,
-                measured,
-                (rival, method),
-            )
+        yield draw(
+            f"reliability-{method}",
+            f"Reliability, {METHODS[rival].title} and {METHODS[method].title}",
+            "Below the dashed line a network is surer than it is right. Bins of at least 20 "
+            f"predictions; mean and standard error over {seeds}.",
+            plot_reliability,
+            measured,
+            (rival, method),
         )
-    drawn.append(draw("costs-figure", "Training time", f"Mean over {seeds}.", plot_costs, measured))
-    return drawn
+    yield draw("costs-figure", "Training time", f"Mean over {seeds}.", plot_costs, measured)

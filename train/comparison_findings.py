@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 from train.comparison_job import TEMPERATURES
-from train.comparison_statistics import NORMAL_95, Difference, image_error, paired_difference
+from train.comparison_statistics import NORMAL_95, Difference, image_error
 from train.comparison_tables import Measured, seconds_of
 from train.methods import METHODS
 
@@ -112,46 +112,37 @@ def _points(share: float) -> str:
 
 def findings_of(measured: Measured) -> list[Finding]:
     """A ``Finding`` for each method with learned labels whose rival is there."""
-    findings = []
-    for method, rival in measured.pairs():
-        rows = (method, "none"), (rival, "none")
-        differences = {
-            name: paired_difference(*(measured.values(row, name) for row in rows))
-            for name in ("cece_debiased", "accuracy", "cacc")
-        }
-        seeds = sorted(measured.results[method].keys() & measured.results[rival].keys())
-        sets = [
-            [measured.results[name][seed].predictions["none"][1:] for seed in seeds]
-            for name in (method, rival)
-        ]
-        ours, theirs = (
-            math.fsum(measured.values(row, "cece_debiased")[seed] for seed in seeds) / len(seeds)
-            for row in rows
-        )
-        values = [measured.values(row, "cece_debiased") for row in rows]
-        signs = [(values[0][seed] - values[1][seed]) * (ours - theirs) > 0 for seed in seeds]
-        temperatures = [
-            math.fsum(measured.values((rival, name), "cece_debiased")[seed] for seed in seeds)
-            / len(seeds)
-            for name in TEMPERATURES[1:]
-        ]
-        num_bins = measured.results[method][seeds[0]].num_bins
-        findings.append(
-            Finding(
-                method=method,
-                rival=rival,
-                ours=ours,
-                theirs=theirs,
-                seeds=differences["cece_debiased"],
-                images=NORMAL_95 * image_error(*sets, num_bins),
-                same_way=sum(signs),
-                accuracy=differences["accuracy"].mean,
-                corrupted_accuracy=differences["cacc"].mean,
-                cost=seconds_of(measured, method).mean / seconds_of(measured, rival).mean,
-                with_temperature=tuple(temperatures),
-            )
-        )
-    return findings
+    return [_finding(measured, method, rival) for method, rival in measured.pairs()]
+
+
+def _finding(measured: Measured, method: str, rival: str) -> Finding:
+    rows = (method, "none"), (rival, "none")
+    ours, theirs = (measured.values(row, "cece_debiased") for row in rows)
+    seeds = sorted(ours.keys() & theirs.keys())
+
+    def mean(values):
+        return math.fsum(values[seed] for seed in seeds) / len(seeds)
+
+    difference = measured.difference(*rows, "cece_debiased")
+    sets = [
+        [measured.results[name][seed].predictions["none"][1:] for seed in seeds]
+        for name in (method, rival)
+    ]
+    num_bins = measured.results[method][seeds[0]].num_bins
+    temperatures = (measured.values((rival, name), "cece_debiased") for name in TEMPERATURES[1:])
+    return Finding(
+        method=method,
+        rival=rival,
+        ours=mean(ours),
+        theirs=mean(theirs),
+        seeds=difference,
+        images=NORMAL_95 * image_error(*sets, num_bins),
+        same_way=sum((ours[seed] - theirs[seed]) * difference.mean > 0 for seed in seeds),
+        accuracy=measured.difference(*rows, "accuracy").mean,
+        corrupted_accuracy=measured.difference(*rows, "cacc").mean,
+        cost=seconds_of(measured, method).mean / seconds_of(measured, rival).mean,
+        with_temperature=tuple(map(mean, temperatures)),
+    )
 
 
 def headline(findings: Sequence[Finding], measured: Measured) -> str:

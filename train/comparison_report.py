@@ -123,7 +123,7 @@ def report_of(folder: str, jobs: Sequence[Job], failed: Mapping[Job, str]) -> Re
         findings=findings,
         overview=overview,
         tables=tables_of(measured),
-        figures=comparison_figures.figures_of(measured, folder),
+        figures=list(comparison_figures.figures_of(measured, folder)),
         facts=facts_of(plan, measured, manifest),
         commands=[
             "python -m train.compare " + shlex.join(sys.argv[1:]),

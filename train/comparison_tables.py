@@ -123,6 +123,10 @@ class Measured:
         """Its mean and standard error."""
         return summary_of(list(self.values(row, figure).values()))
 
+    def difference(self, row: tuple[str, str], other: tuple[str, str], figure: str) -> Difference:
+        """By how much a figure is larger in one row than in another."""
+        return paired_difference(self.values(row, figure), self.values(other, figure))
+
     def pairs(self) -> list[tuple[str, str]]:
         """Methods with learned labels, each with its rival, if both are there with one seed."""
         return [
@@ -174,32 +178,35 @@ def figures_table(
     note: str,
 ) -> Table:
     """Rows of methods, columns of figures, the best of each column marked."""
-    summaries = [[measured.summary(row, figure) for figure in figures] for row in rows]
-    best = [_best([row[i].mean for row in summaries], f) for i, f in enumerate(figures)]
-    cells = [
-        [Cell(title_of(row), title_of(row))]
-        + [
-            Cell(_text(summary, figures[i]), summary.mean, place in best[i])
-            for i, summary in enumerate(summaries[place])
-        ]
-        for place, row in enumerate(rows)
-    ]
-    heads = ["Method", *(_head(figure) for figure in figures)]
+    columns = [COLUMNS[figure] for figure in figures]
+    summaries = {
+        title_of(row): [measured.summary(row, figure) for figure in figures] for row in rows
+    }
+    cells = _marked(summaries, [column.better for column in columns])
+    arrows = {"high": " ↑", "low": " ↓", "zero": " →\u00a00", "": ""}
+    heads = ["Method", *(column.title + arrows[column.better] for column in columns)]
     return Table(name, title, note, heads, cells, [method for method, _ in rows])
 
 
-def _text(summary: Summary, figure: str) -> str:
+def _marked(
+    rows: Mapping[str, Sequence[Summary]], better: Sequence[str], digits: int = 2
+) -> list[list[Cell]]:
+    """Rows of names and summaries, the best of each column marked."""
+    columns = zip(zip(*rows.values(), strict=True), better, strict=True)
+    best = [_best([summary.mean for summary in column], way) for column, way in columns]
     # A floor depends on little but the number of images: its error says nothing.
-    return percent(summary if COLUMNS[figure].better else summary._replace(error=math.nan))
+    errors = [{} if way else {"error": math.nan} for way in better]
+    return [
+        [Cell(name, name)]
+        + [
+            Cell(percent(summary._replace(**errors[i]), digits), summary.mean, place in best[i])
+            for i, summary in enumerate(summaries)
+        ]
+        for place, (name, summaries) in enumerate(rows.items())
+    ]
 
 
-def _head(figure: str) -> str:
-    column = COLUMNS[figure]
-    return column.title + {"high": " ↑", "low": " ↓", "zero": " →\u00a00", "": ""}[column.better]
-
-
-def _best(values: Sequence[float], figure: str) -> set[int]:
-    better = COLUMNS[figure].better
+def _best(values: Sequence[float], better: str) -> set[int]:
     if not better or len(values) < 2:
         return set()
     scores = [{"high": -x, "low": x, "zero": abs(x)}[better] for x in values]
@@ -246,10 +253,7 @@ def differences(measured: Measured) -> Table | None:
             text = f"{METHODS[method].title} − {title_of((rival, name))}"
             row = [Cell(text, text)]
             for figure in figures:
-                difference = paired_difference(
-                    measured.values((method, "none"), figure),
-                    measured.values((rival, name), figure),
-                )
+                difference = measured.difference((method, "none"), (rival, name), figure)
                 row.append(Cell(interval(difference), difference.mean, difference.is_clear))
             rows.append(row)
             methods.append(method)
@@ -273,16 +277,8 @@ def attacks(measured: Measured) -> Table | None:
     if not robust:
         return None
     epsilons = list(next(iter(robust.values())))
-    rows = []
-    for method, by_epsilon in robust.items():
-        row = [Cell(METHODS[method].title, METHODS[method].title)]
-        row += [Cell(percent(by_epsilon[e], 1), by_epsilon[e].mean) for e in epsilons]
-        rows.append(row)
-    for column in range(1, 1 + len(epsilons)):
-        most = max(row[column].value for row in rows)
-        for row in rows:
-            best = len(rows) > 1 and row[column].value == most
-            row[column] = row[column]._replace(best=best)
+    summaries = {METHODS[m].title: [of[e] for e in epsilons] for m, of in robust.items()}
+    rows = _marked(summaries, ["high"] * len(epsilons), digits=1)
     heads = ["Method", *(f"ε = {e:g}" if e else "no attack" for e in epsilons)]
     note = "Accuracy of the same images without and under an attack by PGD, in percent."
     return Table("attacks", "Accuracy under attack", note, heads, rows, list(robust))

@@ -1,6 +1,6 @@
 """Figures that hold several models against each other, after Figures 2 and 3 of the paper."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,8 @@ def plot_ece_by_severity(rows: Mapping[str, Iterable[tuple[str, int, float]]]) -
             if (values := [ece for _, severity, ece in of_model if severity == here])
         }
         style = line_style(number)
-        _boxes(axes, eces, width=0.8 * width, colour=style["color"])
+        face = tint(style["color"], 0.2)
+        boxes(axes, eces, width=0.8 * width, colour=style["color"], face=face)
         means = [np.mean(values) for values in eces.values()]
         axes.plot(list(eces), means, **style, markeredgecolor="white", label=name, zorder=3)
     ticks = ["clean" if severity == 0 else str(severity) for severity in severities]
@@ -63,9 +64,16 @@ def plot_ece_by_severity(rows: Mapping[str, Iterable[tuple[str, int, float]]]) -
     return figure
 
 
-def _boxes(axes: "Axes", eces: Mapping[float, list[float]], *, width: float, colour: str) -> None:
-    """A box at each place that has more than one value."""
-    spread = {place: values for place, values in eces.items() if len(values) > 1}
+def boxes(
+    axes: "Axes",
+    values: Mapping[float, Sequence[float]],
+    *,
+    width: float,
+    colour: str,
+    face: tuple[float, ...],
+) -> None:
+    """A box at each place that has more than one value: the middle half, whiskers around all."""
+    spread = {place: of_place for place, of_place in values.items() if len(of_place) > 1}
     if not spread:
         return
     line = {"color": colour, "linewidth": 1.2}
@@ -76,7 +84,7 @@ def _boxes(axes: "Axes", eces: Mapping[float, list[float]], *, width: float, col
         whis=(0, 100),
         manage_ticks=False,
         patch_artist=True,
-        boxprops={"facecolor": tint(colour, 0.2), "edgecolor": colour},
+        boxprops={"facecolor": face, "edgecolor": colour},
         medianprops=line,
         whiskerprops=line,
         capprops=line,
