@@ -1,5 +1,7 @@
 """Streaming Keras metrics of calibration, exact from sums."""
 
+import inspect
+
 import tensorflow as tf
 from tensorflow import keras
 
@@ -56,8 +58,9 @@ class CalibrationMetric(keras.metrics.Metric):
         self.sums.assign(tf.zeros_like(tf.convert_to_tensor(self.sums)))
 
     def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {**super().get_config(), "from_logits": self.from_logits}
+        """The constructor's arguments, which are kept under their own names."""
+        own = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return own | super().get_config()
 
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
@@ -106,10 +109,6 @@ class ExpectedCalibrationError(CalibrationMetric):
         sums = tf.convert_to_tensor(self.sums)
         gaps = tf.reduce_sum(tf.abs(sums[:, 2] - sums[:, 1]))
         return tf.math.divide_no_nan(gaps, tf.reduce_sum(sums[:, 0]))
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {**super().get_config(), "num_bins": self.num_bins}
 
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
@@ -205,11 +204,3 @@ class ClasswiseECE(CalibrationMetric):
         weight, gaps = tf.unstack(tf.convert_to_tensor(self.sums), axis=-1)
         # Every class has the weight of all examples: the mean over classes is the ratio of sums.
         return tf.math.divide_no_nan(tf.reduce_sum(tf.abs(gaps)), tf.reduce_sum(weight))
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "num_bins": self.num_bins,
-        }

@@ -23,7 +23,7 @@ from data import corrupted_sets
 from keras_autolabel import plots
 from train import builders, command_line, comparison, hparams, run_folder, training
 from train.choices import AUGMENTATIONS
-from train.evaluation import Row, figures_of_rows, robust_accuracy, scores_of_sets
+from train.evaluation import Row, figures_of_rows, robust_accuracy, scores_of_sets, temperature_of
 from train.page_svg import drawn_svg
 from train.predictor import Predictor
 from train.report import versions
@@ -62,14 +62,6 @@ class Progress(keras.callbacks.Callback):
         """Says which share of the images is measured."""
         self.state["measured"] = share
         run_folder.write_json(self.file, self.state)
-
-
-def logits_of(predictor: Predictor, images: np.ndarray) -> np.ndarray:
-    """Logits of images, uint8 [M, H, W, C], some at a time; float32 [M, K]."""
-    starts = range(0, len(images), ROWS)
-    return np.concatenate(
-        [predictor.logits(np.asarray(images[start : start + ROWS])) for start in starts]
-    )
 
 
 def augmented_logits(
@@ -113,11 +105,11 @@ def temperatures_of(predictor: Predictor, settings: Settings, holdout: data.Spli
     has none.
     """
     holdout = data.in_memory(holdout)
-    clean = kal.TemperatureScaling().fit(holdout.labels, logits_of(predictor, holdout.images))
+    clean = temperature_of(predictor, holdout, batch_size=ROWS)
     name = "augmix" if settings.augmentation == "none" else settings.augmentation
     augmentation = AUGMENTATIONS[name](settings)
     moved = augmented_logits(predictor, augmentation, holdout, seed=settings.seed)
-    return [1.0, clean.temperature, kal.TemperatureScaling().fit(*moved).temperature]
+    return [1.0, clean, kal.TemperatureScaling().fit(*moved).temperature]
 
 
 def measure(
@@ -168,7 +160,6 @@ def attack(predictor: Predictor, plan: comparison.Plan, splits: data.Splits) -> 
     size = min(plan.test_attack_examples, len(test))
     rows = corrupted_sets.choose_examples(test.labels, size)
     chosen = data.in_memory(test.select(rows))
-    clean = logits_of(predictor, chosen.images).argmax(axis=-1) == chosen.labels
     accuracy = robust_accuracy(
         predictor,
         chosen.images,
@@ -180,7 +171,7 @@ def attack(predictor: Predictor, plan: comparison.Plan, splits: data.Splits) -> 
         seed=plan.settings.seed,
         batch_size=ROWS,
     )
-    return {f"{epsilon:g}": share for epsilon, share in {0.0: clean.mean(), **accuracy}.items()}
+    return {f"{epsilon:g}": share for epsilon, share in accuracy.items()}
 
 
 def draw_figure_1(

@@ -20,7 +20,6 @@ from absl import app, flags
 
 import data
 from data import corrupted_sets
-from keras_autolabel import TemperatureScaling
 from train import builders, command_line, evaluation, run_folder
 from train.predictor import Predictor
 from train.report import Report
@@ -122,9 +121,8 @@ def temperatures_of(predictor: Predictor, holdout: data.Split | None) -> list[fl
     """1, the model's own temperature, and one fitted on the hold-out if there is one."""
     temperatures = [1.0, predictor.temperature]
     if holdout is not None:
-        batches = list(holdout.batches(FLAGS.batch_size))
-        logits = np.concatenate([predictor.logits(np.asarray(images)) for images, _ in batches])
-        temperatures.append(TemperatureScaling().fit(holdout.labels, logits).temperature)
+        size = FLAGS.batch_size
+        temperatures.append(evaluation.temperature_of(predictor, holdout, batch_size=size))
     # The first of those that reports would show as the same number.
     return list({f"{x:.3f}": x for x in reversed(temperatures)}.values())[::-1]
 
@@ -212,8 +210,7 @@ def attack(predictor: Predictor, splits: data.Splits) -> dict[float, float]:
     if not epsilons:
         return {}
     chosen = examples_of(splits, FLAGS.attack_examples)
-    (clean,) = evaluation.scores_of(predictor, chosen.batches(FLAGS.batch_size), [1.0])
-    return {0.0: clean.figures()["accuracy"]} | evaluation.robust_accuracy(
+    return evaluation.robust_accuracy(
         predictor,
         chosen.images,
         chosen.labels,

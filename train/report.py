@@ -21,11 +21,34 @@ LEGEND = (
 )
 
 
-def table_of(rows: dict[str, dict[str, float]]) -> str:
-    """A table for the screen: a row each; all but NLL and Brier score in percent.
+# Heading -> name of the figure, what it is multiplied by, decimals.
+Columns = dict[str, tuple[str, int, int]]
+CLEAN_COLUMNS: Columns = {
+    "accuracy %": ("accuracy", 100, 2),
+    "ECE %": ("ece", 100, 2),
+    "floor": ("ece_floor", 100, 2),
+    "debiased": ("ece_debiased", 100, 2),
+    "gap": ("gap", 100, 2),
+    "NLL": ("nll", 1, 4),
+    "Brier": ("brier", 1, 4),
+}
+# Means over corruptions.
+MEAN_COLUMNS: Columns = {
+    "cAcc %": ("cacc", 100, 2),
+    "cECE %": ("cece", 100, 2),
+    "floor": ("cece_floor", 100, 2),
+    "debiased": ("cece_debiased", 100, 2),
+    "gap": ("cgap", 100, 2),
+    "|gap|": ("cgap_size", 100, 2),
+}
+
+
+def table_of(rows: dict[str, dict[str, float]], columns: Columns = CLEAN_COLUMNS) -> str:
+    """A table for the screen: names to the left, figures below their headings.
 
     Args:
-        rows: Name of the row -> what ``figures_of`` returns.
+        rows: Name of the row -> its figures.
+        columns: ``CLEAN_COLUMNS`` or ``MEAN_COLUMNS``.
 
     Returns:
         Lines of text.
@@ -36,55 +59,17 @@ def table_of(rows: dict[str, dict[str, float]]) -> str:
                   accuracy %   ECE %   floor  debiased     gap     NLL   Brier
         test           50.00   10.00    6.00      8.00  -10.00  1.0000  0.2500
     """
-    columns = {
-        "accuracy %": "accuracy",
-        "ECE %": "ece",
-        "floor": "ece_floor",
-        "debiased": "ece_debiased",
-        "gap": "gap",
-    }
-    table = _percent(rows, columns)
-    table[0] += "     NLL   Brier"
-    for number, row in enumerate(rows.values(), start=1):
-        table[number] += f"{row['nll']:>8.4f}{row['brier']:>8.4f}"
-    return "\n".join(table)
-
-
-def means_of(rows: dict[str, dict[str, float]]) -> str:
-    """A table for the screen: a row each, means over corruptions in percent.
-
-    Args:
-        rows: Name of the row -> what ``mean_over_corruptions`` returns.
-
-    Returns:
-        Lines of text.
-
-    Example:
-        >>> row = {"cacc": 0.5, "cece": 0.1, "cece_floor": 0.06, "cece_debiased": 0.08}
-        >>> print(means_of({"test": {**row, "cgap": -0.05, "cgap_size": 0.075}}))
-                  cAcc %  cECE %   floor  debiased     gap   |gap|
-        test       50.00   10.00    6.00      8.00   -5.00    7.50
-    """
-    columns = {
-        "cAcc %": "cacc",
-        "cECE %": "cece",
-        "floor": "cece_floor",
-        "debiased": "cece_debiased",
-        "gap": "cgap",
-        "|gap|": "cgap_size",
-    }
-    return "\n".join(_percent(rows, columns))
-
-
-def _percent(rows: dict[str, dict[str, float]], columns: dict[str, str]) -> list[str]:
-    """Lines of a table: names to the left, figures in percent below their headings."""
     width = max(8, *(len(name) for name in rows))
-    widths = {heading: max(8, len(heading) + 2) for heading in columns}
-    lines = [" " * width + "".join(f"{heading:>{widths[heading]}}" for heading in columns)]
+    widths = [max(8, len(heading) + 2) for heading in columns]
+    headings = (f"{heading:>{size}}" for heading, size in zip(columns, widths, strict=True))
+    lines = [" " * width + "".join(headings)]
     for name, row in rows.items():
-        values = (f"{100 * row[key]:>{widths[heading]}.2f}" for heading, key in columns.items())
+        values = (
+            f"{factor * row[key]:>{size}.{digits}f}"
+            for (key, factor, digits), size in zip(columns.values(), widths, strict=True)
+        )
         lines.append(f"{name:<{width}}" + "".join(values))
-    return lines
+    return "\n".join(lines)
 
 
 def versions() -> dict[str, str]:
@@ -141,7 +126,7 @@ class Report:
             seed = self.corrupted["seed"]
             seed = "" if seed is None else f"; seed {seed}"
             print(f"\n{self.corrupted['name']}{seed}; means over types and severities")
-            print(means_of(means))
+            print(table_of(means, MEAN_COLUMNS))
         for name, by_epsilon in self.robust.items():
             for epsilon, accuracy in by_epsilon.items():
                 attack = (

@@ -14,7 +14,7 @@ from tests.conftest import linear_network
 from tests.train.conftest import EPOCHS
 from train.evaluation import figures_of
 from train.predictor import Predictor
-from train.report import means_of, table_of
+from train.report import MEAN_COLUMNS, table_of
 
 CORRUPTED = "--corruptions=brightness,contrast,saturate"
 MISTAKES = {
@@ -220,7 +220,7 @@ def test_report_says_what_was_measured(evaluated, first, finished_run):
     assert f"{finished_run[0]}: a temperature was fitted on 100 hold-out images" in printed
     assert content["versions"]["tensorflow"] == tf.__version__
     assert "saturate is skipped: grey images have no saturation to change" in printed
-    clean, corrupted = table_of(content["means"]), means_of(content["means"])
+    clean, corrupted = table_of(content["means"]), table_of(content["means"], MEAN_COLUMNS)
     assert len(clean.splitlines()) == len(corrupted.splitlines()) == 1 + len(content["means"])
     assert clean in printed and corrupted in printed
     assert f"{name}, 40 images per set; seed 0; means over types and severities" in printed

@@ -371,7 +371,7 @@ def test_robust_accuracy_of_a_plane_is_the_share_beyond_epsilon(loss, batch_size
         batch_size=batch_size,
     )
     # The best an ℓ∞ attack can do to a plane is to move every pixel by ε along its sign.
-    assert robust == {e: pytest.approx(np.mean(distance > e)) for e in epsilons}
+    assert robust == {e: pytest.approx(np.mean(distance > e)) for e in (0.0, *epsilons)}
     assert 0.1 < robust[epsilons[2]] < robust[epsilons[0]] < 0.9
 
 
@@ -395,6 +395,7 @@ def test_robust_accuracy_is_that_of_the_attack_itself(digits):
         batch_size=20,
         **options,
     )
+    assert robust.pop(0.0) == 1.0
     for epsilon, accuracy in robust.items():
         right = 0
         for rows in (slice(0, 20), slice(20, 30)):
