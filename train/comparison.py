@@ -103,10 +103,6 @@ class Plan:
 def claim(folder: str, plan: Plan) -> None:
     """Takes a folder for a comparison, a new one or one that goes on.
 
-    Args:
-        folder: The folder, made if need be.
-        plan: What the comparison is to be.
-
     Raises:
         ValueError: If the folder holds another comparison, or anything else.
         OSError: If it cannot be written.
@@ -136,17 +132,7 @@ def claim(folder: str, plan: Plan) -> None:
 
 
 def make_corrupted(folder: str, plan: Plan, splits: data.Splits, *, processes: int) -> dict:
-    """Makes the corrupted test images of a comparison, or what is missing of them.
-
-    Args:
-        folder: The folder of the comparison.
-        plan: Says which.
-        splits: The data; the corrupted images are made of its test images.
-        processes: How many work at the same time.
-
-    Returns:
-        The manifest of the set.
-    """
+    """Makes the corrupted test images of a comparison, or what is missing; gives the manifest."""
     test = splits.test
     rows = corrupted_sets.choose_examples(test.labels, plan.corrupted_examples)
     chosen = data.in_memory(test.select(rows))
@@ -188,7 +174,7 @@ def run_jobs(folder: str, jobs: Sequence[Job], *, at_a_time: int, threads: int) 
         folder: The folder of the comparison.
         jobs: All of its jobs.
         at_a_time: How many run at the same time.
-        threads: Threads that TensorFlow computes with in each of them.
+        threads: Threads of TensorFlow in each of them.
 
     Returns:
         Job -> why it failed, in one line.

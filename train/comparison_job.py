@@ -67,13 +67,7 @@ class Progress(keras.callbacks.Callback):
 def augmented_logits(
     predictor: Predictor, augmentation: Callable, holdout: data.Split, *, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The hold-out as training moves its images (Tomani et al., 2021), once.
-
-    Args:
-        predictor: The network.
-        augmentation: What moves the images.
-        holdout: Clean images in memory.
-        seed: Seed of the draws.
+    """The hold-out, in memory, as training moves its images (Tomani et al., 2021), once.
 
     Returns:
         Their classes, int [M], of mixed images the larger one, and logits, float [M, K].
@@ -122,14 +116,6 @@ def measure(
     progress: Progress,
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]]]:
     """What a network predicts for the clean and the corrupted test images.
-
-    Args:
-        predictor: The network.
-        temperatures: What the logits are divided by.
-        splits: The data.
-        corrupted: The folder of the corrupted images.
-        num_bins: Bins of the ECE.
-        progress: Is told how far it is.
 
     Returns:
         The arrays of ``predictions.npz``, ``<corruption>/<severity>/confidence``, float32 [T, M],
@@ -194,13 +180,7 @@ def draw_figure_1(
 
 
 def run(folder: str, job: comparison.Job, *, attacked: bool, threads: int) -> None:
-    """A whole job; ``job.json``, written last, makes it done.
-
-    Args:
-        folder: The folder of the comparison.
-        job: Which one.
-        attacked: Whether the network is attacked, too.
-        threads: Threads that TensorFlow computes with, for the record.
+    """A whole job of the comparison in a folder; ``job.json``, written last, makes it done.
 
     Raises:
         ValueError, OSError: As ``training.train`` and the loaders do.

@@ -95,16 +95,7 @@ def facts_of(plan: Plan, measured: Measured, manifest: dict) -> dict[str, str]:
 
 
 def report_of(folder: str, jobs: Sequence[Job], failed: Mapping[Job, str]) -> Report:
-    """A report out of the files of jobs that are done.
-
-    Args:
-        folder: The folder of the comparison.
-        jobs: Jobs that are done.
-        failed: Jobs that are not, and why.
-
-    Returns:
-        The ``Report``.
-    """
+    """A report out of the files of jobs that are done; of those that failed, why."""
     plan = Plan.read(folder)
     measured = Measured([Result.read(folder, job) for job in jobs])
     manifest = run_folder.read_json(os.path.join(folder, comparison.CORRUPTED, "manifest.json"))
@@ -183,13 +174,7 @@ def html_of(report: Report) -> str:
 
 
 def write(folder: str, jobs: Sequence[Job], failed: Mapping[Job, str]) -> None:
-    """Writes ``report.html``, ``report.md`` and ``figures/`` into the folder of a comparison.
-
-    Args:
-        folder: The folder of the comparison.
-        jobs: Jobs that are done.
-        failed: Jobs that are not, and why.
-    """
+    """Writes ``report.html``, ``report.md`` and ``figures/`` into the folder of a comparison."""
     report = report_of(folder, jobs, failed)
     here = pathlib.Path(folder)
     (here / "figures").mkdir(exist_ok=True)

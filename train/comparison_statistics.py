@@ -112,12 +112,7 @@ def _predictions_in(arrays: dict[str, np.ndarray]) -> dict[str, list[Predicted]]
 
 
 def figures_of(predictions: Sequence[Predicted], num_bins: int) -> dict[str, float]:
-    """The figures of a network at one temperature, see ``evaluation.figures_of_rows``.
-
-    Args:
-        predictions: What is predicted for each set, the clean one first.
-        num_bins: Bins of the ECE.
-    """
+    """``figures_of_rows`` of what a network predicts at one temperature, clean images first."""
     rows = []
     for corruption, severity, *pairs in predictions:
         figures = figures_of_predictions(*pairs, num_bins=num_bins)
@@ -141,12 +136,6 @@ class Summary(NamedTuple):
 
 def summary_of(values: Sequence[float]) -> Summary:
     """Mean and standard error, ``s/√n`` with n − 1 in s.
-
-    Args:
-        values: The figure of each seed.
-
-    Returns:
-        A ``Summary``.
 
     Example:
         >>> summary_of([1.0, 3.0])
@@ -180,14 +169,7 @@ class Difference(NamedTuple):
 
 
 def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference:
-    """The difference of two methods over the seeds that both were trained with.
-
-    Args:
-        ours: Seed -> figure.
-        theirs: Seed -> figure.
-
-    Returns:
-        The ``Difference``, ours minus theirs.
+    """Ours minus theirs, figures by seed, over the seeds that both were trained with.
 
     Raises:
         ValueError: If there is no seed of both.

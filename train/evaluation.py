@@ -128,16 +128,7 @@ def figures_of_predictions(
 
 
 def figures_of(labels: np.ndarray, logits: np.ndarray, *, num_bins: int = 15) -> dict[str, float]:
-    """The figures of predictions that are all there; see ``Scores.figures``.
-
-    Args:
-        labels: int [M].
-        logits: float [M, K].
-        num_bins: Bins of the ECE.
-
-    Returns:
-        What ``Scores.figures`` returns.
-    """
+    """``Scores.figures`` of labels, int [M], and logits, float [M, K], that are all there."""
     scores = Scores(num_bins)
     scores.add(labels, logits)
     return scores.figures()
@@ -176,9 +167,6 @@ def scores_of(
         batches: (uint8 [B, H, W, C], int [B]) pairs.
         temperatures: What the logits are divided by.
         num_bins: Bins of the ECE.
-
-    Returns:
-        ``Scores``, one for each temperature.
     """
     scores = [Scores(num_bins) for _ in temperatures]
     for images, labels in batches:
@@ -204,11 +192,7 @@ def describe_corrupted(
 ) -> dict[str, str | int | None]:
     """How reports call a corrupted set; refuses one that is not of the clean test images.
 
-    Args:
-        directory: As in ``scores_of_sets``, as are the others.
-        splits: The clean data.
-        corruptions: Groups or names.
-        severities: Out of 1 to 5.
+    Arguments are those of ``scores_of_sets``.
 
     Returns:
         ``name``, and ``seed``, that of a generated set; None for a published one.
@@ -367,13 +351,9 @@ def mean_over_corruptions(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def figures_of_rows(rows: Sequence[Row]) -> dict[str, float]:
-    """The figures of one model at one temperature: clean ones, and means over corruptions if any.
+    """All figures of one model at one temperature, out of its rows, the clean one first.
 
-    Args:
-        rows: Its rows, the clean one first.
-
-    Returns:
-        Those of the clean images, and those of ``mean_over_corruptions``.
+    They are those of clean images, and those of ``mean_over_corruptions`` if there are any.
     """
     return rows[0].figures | (mean_over_corruptions(rows) if len(rows) > 1 else {})
 

@@ -9,13 +9,9 @@ from train.settings import FIELDS, Settings, is_read
 
 
 def write(folder: str, settings: Settings, figures: Mapping[str, float], **more: str) -> None:
-    """Writes a row of the page.
+    """Writes a row of the page: settings that something reads, and ``more`` that tells it apart.
 
-    Args:
-        folder: Folder of the event file, made if need be; one for each row.
-        settings: The settings of the run; those that nothing reads are left out.
-        figures: Name -> value, the columns of metrics.
-        **more: What else tells this row from others.
+    Each row has a folder of its own, made if need be.
     """
     read = {name: getattr(settings, name) for name in FIELDS if is_read(name, settings)}
     writer = tf.summary.create_file_writer(folder)

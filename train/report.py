@@ -140,11 +140,7 @@ class Report:
                 )
 
     def write(self, folder: str) -> None:
-        """Writes ``evaluation.json``, ``evaluation.csv`` and ``figures/``.
-
-        Args:
-            folder: Where to write; it is made if need be.
-        """
+        """Writes ``evaluation.json``, ``evaluation.csv`` and ``figures/``."""
         os.makedirs(os.path.join(folder, "figures"), exist_ok=True)
         flat = [{**vars(row), **row.figures} for row in self.rows]
         for row in flat:

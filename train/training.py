@@ -1,4 +1,8 @@
-"""One run: train, measure on the test images, write what was learned."""
+"""One run: train, measure on the test images, write what was learned.
+
+Throughout, ``settings`` are those of the run, ``splits`` its data, ``folder`` its folder, see
+``run_folder.open_run``, and ``checkpointing`` goes to ``run_folder.Checkpoints``.
+"""
 
 import functools
 import os
@@ -37,13 +41,7 @@ def train(
 ) -> None:
     """Trains a model, from where a killed run was if there was one.
 
-    Args:
-        model: A compiled model.
-        settings: The settings of the run.
-        splits: Its data.
-        folder: The folder of the run.
-        callbacks: More of them; they are called when the checkpoint of an epoch is written.
-        **checkpointing: As in ``run_folder.Checkpoints``.
+    ``callbacks`` are called last, when the checkpoint of an epoch is written.
 
     Raises:
         ValueError: If the loss or a weight is no longer finite.
@@ -108,11 +106,6 @@ def measure(
 ) -> tuple[np.ndarray, dict[str, dict[str, float]], float]:
     """The figures of a trained model on the test images.
 
-    Args:
-        model: The model.
-        settings: The settings of the run.
-        splits: Its data.
-
     Returns:
         The logits of the test images, float [M, K], divided by the temperature if one was asked
         for; the rows of the table; and the temperature, fitted on the hold-out.
@@ -141,16 +134,7 @@ def write_results(
 ) -> None:
     """Writes the model, its export, eight test images to try it on, and, last, ``metrics.json``.
 
-    A run that has ``metrics.json`` is finished.
-
-    Args:
-        model: The trained model.
-        settings: The settings of the run.
-        splits: Its data.
-        folder: The folder of the run.
-        rows: What ``measure`` returned.
-        temperature: Goes into the export.
-        seconds: Wall time of the run.
+    A run that has ``metrics.json`` is finished. Rows and temperature are what ``measure`` returned.
     """
     model.save(os.path.join(folder, "model.keras"))
     model.export(
@@ -187,19 +171,8 @@ def draw(
     splits: data.Splits,
     folder: str,
     logits: np.ndarray,
-) -> list[str]:
-    """Draws the figures of a run into ``figures/``.
-
-    Args:
-        model: The trained model.
-        settings: The settings of the run.
-        splits: Its data.
-        folder: The folder of the run.
-        logits: float [M, K], of the test images.
-
-    Returns:
-        The paths of the pictures.
-    """
+) -> None:
+    """Draws the figures of a run into ``figures/``; logits are those of the test images."""
     test, names = splits.test, splits.class_names
     first = _first_images(test)
     probabilities = tf.nn.softmax(logits).numpy()
@@ -227,26 +200,14 @@ def draw(
         figures["label_table"] = plots.plot_label_history(labels)
         figures["holdout_calibration"] = plots.plot_bucket_calibration(*(x[-1] for x in last))
     os.makedirs(os.path.join(folder, "figures"), exist_ok=True)
-    paths = []
     for name, figure in figures.items():
-        paths.append(os.path.join(folder, "figures", f"{name}.png"))
-        figure.savefig(paths[-1], dpi=120)
-    return paths
+        figure.savefig(os.path.join(folder, "figures", f"{name}.png"), dpi=120)
 
 
 def prepare(
     settings: Settings, splits: data.Splits, folder: str, *, overwrite: bool = False
 ) -> kal.AutoLabelModel:
-    """Refuses what can be refused, and then claims the folder of a run.
-
-    Args:
-        settings: The settings of the run.
-        splits: Its data.
-        folder: The folder of the run, see ``run_folder.open_run``.
-        overwrite: Whether to delete another run that is there.
-
-    Returns:
-        The model, with fresh weights.
+    """The model, with fresh weights; claims the folder once all else is found to be right.
 
     Raises:
         ValueError: If the settings do not fit the data, or the folder holds another run.
@@ -265,17 +226,10 @@ def finish(
     """Measures a trained model, and writes and draws what was learned.
 
     Args:
-        model: The trained model.
-        settings: The settings of the run.
-        splits: Its data.
-        folder: The folder of the run.
         start: When the run began, in seconds since the epoch.
 
     Returns:
         The figures on the test images, rows of the table.
-
-    Raises:
-        OSError: If the results cannot be written.
     """
     logits, rows, temperature = measure(model, settings, splits)
     draw(model, settings, splits, folder, logits)
@@ -295,13 +249,6 @@ def run(
     **checkpointing,
 ) -> dict[str, dict[str, float]]:
     """A whole run; what it writes is in ``folder``.
-
-    Args:
-        settings: The settings of the run.
-        splits: Its data.
-        folder: The folder of the run, see ``run_folder.open_run``.
-        overwrite: Whether to delete another run that is there.
-        **checkpointing: As in ``run_folder.Checkpoints``.
 
     Returns:
         The figures on the test images, rows of the table.
