@@ -178,9 +178,14 @@ def check_images(images: tf.Tensor) -> tf.Tensor:
         return images
     # A NaN fails both comparisons, so that one condition catches all three mistakes.
     inside = tf.reduce_all((images >= 0.0) & (images <= 1.0))
-    found = [tf.reduce_min(images), tf.reduce_max(images)]
-    with tf.control_dependencies([tf.debugging.Assert(inside, [OUT_OF_RANGE, *found])]):
-        return tf.identity(images)
+    return asserted(
+        images,
+        inside,
+        "Float images must lie in [0, 1] without NaN; divide by 255, or pass uint8. "
+        "Received (smallest, largest):",
+        tf.reduce_min(images),
+        tf.reduce_max(images),
+    )
 
 
 def class_numbers(labels: tf.Tensor, *, batch_size: tf.Tensor | None = None) -> tf.Tensor:
@@ -207,8 +212,9 @@ def class_numbers(labels: tf.Tensor, *, batch_size: tf.Tensor | None = None) -> 
     check_label_type(labels)
     shape = labels.shape
     if shape.rank is None and batch_size is not None:
-        one_each = tf.equal(tf.size(labels), batch_size)
-        return _asserted(one_each, NOT_ONE_EACH, tf.size(labels), _whole_numbers(labels))
+        message = "Labels must be class numbers, one an image. Received labels:"
+        size = tf.size(labels)
+        return asserted(_whole_numbers(labels), tf.equal(size, batch_size), message, size)
     if shape.rank != 2 or shape[-1] == 1:
         return _whole_numbers(labels)
     if shape[-1] is not None:
@@ -238,10 +244,8 @@ def known_classes(labels: tf.Tensor, num_classes: int | tf.Tensor) -> tf.Tensor:
         )
     numbers = class_numbers(labels)
     known = tf.reduce_all((numbers >= 0) & (numbers < num_classes))
-    message = f"{MARK}Labels must lie in 0..{last} (num_classes - 1). Received (smallest, largest):"
-    found = [tf.reduce_min(numbers), tf.reduce_max(numbers)]
-    with tf.control_dependencies([tf.debugging.Assert(known, [message, *found])]):
-        return tf.identity(numbers)
+    message = f"Labels must lie in 0..{last} (num_classes - 1). Received (smallest, largest):"
+    return asserted(numbers, known, message, tf.reduce_min(numbers), tf.reduce_max(numbers))
 
 
 def _whole_numbers(labels: tf.Tensor) -> tf.Tensor:
@@ -249,7 +253,8 @@ def _whole_numbers(labels: tf.Tensor) -> tf.Tensor:
     if not labels.dtype.is_floating:
         return tf.cast(flat, tf.int32)
     broken = tf.math.count_nonzero(tf.floor(flat) != flat)
-    return _asserted(broken == 0, NOT_WHOLE, broken, flat)
+    message = "Labels must be whole numbers of classes. Broken numbers:"
+    return tf.cast(asserted(flat, broken == 0, message, broken), tf.int32)
 
 
 def _classes_of_rows(labels: tf.Tensor) -> tf.Tensor:
@@ -257,24 +262,19 @@ def _classes_of_rows(labels: tf.Tensor) -> tf.Tensor:
     numbers = tf.argmax(rows, axis=-1, output_type=tf.int32)
     one_hot = tf.reduce_all(tf.equal(rows, tf.one_hot(numbers, tf.shape(rows)[-1])), axis=-1)
     soft = tf.math.count_nonzero(~one_hot)
-    return _asserted(soft == 0, SOFT_ROWS, soft, numbers)
-
-
-def _asserted(condition: tf.Tensor, message: str, received: tf.Tensor, numbers: tf.Tensor):
-    asserted = tf.debugging.Assert(condition, [message, received])
-    with tf.control_dependencies([asserted]):
-        return tf.cast(numbers, tf.int32)
+    message = "Label rows must be exactly one-hot, a single 1; use class numbers. Soft rows:"
+    return asserted(numbers, soft == 0, message, soft)
 
 
 # What the graph asserts begins with a mark, by which the one line that matters is found again.
 MARK = "keras_autolabel: "
-OUT_OF_RANGE = (
-    f"{MARK}Float images must lie in [0, 1] without NaN; divide by 255, or pass uint8. "
-    "Received (smallest, largest):"
-)
-SOFT_ROWS = f"{MARK}Label rows must be exactly one-hot, a single 1; use class numbers. Soft rows:"
-NOT_WHOLE = f"{MARK}Labels must be whole numbers of classes. Broken numbers:"
-NOT_ONE_EACH = f"{MARK}Labels must be class numbers, one an image. Received labels:"
+
+
+def asserted(value: tf.Tensor, condition: tf.Tensor, message: str, *received: tf.Tensor):
+    """The value as it is; where the condition does not hold, ``refused_in_one_line`` says so."""
+    assertion = tf.debugging.Assert(condition, [f"{MARK}{message}", *received])
+    with tf.control_dependencies([assertion]):
+        return tf.identity(value)
 
 
 # What ``check_images`` refuses, among the lines that Keras and AutoGraph put around it.

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_autolabel.batch import (
-    MARK,
+    asserted,
     check_numbers,
     check_whole,
     known_classes,
@@ -20,8 +20,8 @@ from keras_autolabel.batch import (
 )
 
 NO_PROBABILITIES = (
-    f"{MARK}Rows of probabilities must be in [0, 1] and sum to 1: apply tf.nn.softmax to logits, "
-    "or pass from_logits=True to the metric. Received (smallest, largest, worst sum):"
+    "Rows of probabilities must be in [0, 1] and sum to 1: apply tf.nn.softmax to logits, or pass "
+    "from_logits=True to the metric. Received (smallest, largest, worst sum):"
 )
 
 
@@ -105,9 +105,7 @@ def check_predictions(labels: tf.Tensor, probabilities: tf.Tensor) -> tuple[tf.T
     off = tf.reduce_max(tf.abs(tf.reduce_sum(probabilities, axis=-1) - 1.0))
     # A NaN is not refused: a network that has diverged is told of by what it is measured to be.
     wrong = (low < -tolerance) | (off > tolerance)
-    asserted = tf.debugging.Assert(~wrong, [NO_PROBABILITIES, low, high, off])
-    with tf.control_dependencies([asserted]):
-        return labels, tf.identity(probabilities)
+    return labels, asserted(probabilities, ~wrong, NO_PROBABILITIES, low, high, off)
 
 
 def bins_of(confidence: tf.Tensor, num_bins: int) -> tf.Tensor:

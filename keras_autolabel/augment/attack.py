@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from keras_autolabel.batch import MARK, check_batch, check_whole, to_float
+from keras_autolabel.batch import asserted, check_batch, check_whole, to_float
 from keras_autolabel.distribution import uniform_rows
 
 
@@ -108,8 +108,7 @@ def projected_gradient_descent(
     size = tf.shape(labels)[0]
     ball = [tf.broadcast_to(tf.cast(x, tf.float32), [size]) for x in (epsilon, step_size)]
     logits = network(clean, training=False)
-    with tf.control_dependencies([assert_logits(logits)]):
-        clean = tf.identity(clean)
+    clean = of_logits(clean, logits)
 
     def restart(number, found, found_loss, broken):
         rows = tf.reshape(tf.where(~broken), [-1])
@@ -218,8 +217,7 @@ def gradient_step(
     # Of the sum: the gradient of an image does not depend on how many are beside it.
     ascent = _near_one(tape_of_loss.gradient(losses, logits))
     gradient = tape.gradient(outputs, adversarial, output_gradients=tf.cast(ascent, outputs.dtype))
-    with tf.control_dependencies([_assert_finite(gradient, network)]):
-        moved = adversarial + step_size * tf.sign(gradient)
+    moved = adversarial + step_size * tf.sign(_finite(gradient, network))
     return into_ball(moved, clean, epsilon), losses, outputs
 
 
@@ -289,18 +287,18 @@ def _near_one(gradient: tf.Tensor) -> tf.Tensor:
     return gradient / tf.maximum(power, np.finfo(np.float32).tiny)
 
 
-def assert_logits(outputs: tf.Tensor) -> tf.Operation:
-    """Asserts in the graph that outputs, float [B, K], are no probabilities."""
+def of_logits(value: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    """A value as it is; asserts in the graph that outputs, float [B, K], are no probabilities."""
     tolerance = {tf.bfloat16: 2e-2, tf.float16: 5e-3}.get(outputs.dtype, 1e-3)
     outputs = tf.cast(outputs, tf.float32)
     sums_to_one = tf.reduce_all(tf.abs(tf.reduce_sum(outputs, axis=-1) - 1.0) < tolerance)
     probabilities = tf.reduce_all(outputs >= 0.0) & sums_to_one & (tf.size(outputs) > 0)
-    message = f"{MARK}The network returns probabilities; attack its logits: leave out the softmax."
-    return tf.debugging.Assert(~probabilities, [message])
+    message = "The network returns probabilities; attack its logits: leave out the softmax."
+    return asserted(value, ~probabilities, message)
 
 
-def _assert_finite(gradient: tf.Tensor, network: Callable) -> tf.Operation:
-    """Asserts a finite gradient; otherwise names the weights that are not finite."""
+def _finite(gradient: tf.Tensor, network: Callable) -> tf.Tensor:
+    """A gradient as it is; where it is not finite, names the weights that are not either."""
     finite = tf.reduce_all(tf.math.is_finite(gradient))
     weights = [w for w in getattr(network, "weights", []) if "float" in str(w.dtype)]
 
@@ -312,5 +310,5 @@ def _assert_finite(gradient: tf.Tensor, network: Callable) -> tf.Operation:
         return tf.where(joined == "", "none", joined)
 
     names = tf.cond(finite, lambda: tf.constant(""), names_of_bad_weights)
-    message = f"{MARK}The gradient at the images is not finite; weights that are not finite either:"
-    return tf.debugging.Assert(finite, [message, names])
+    message = "The gradient at the images is not finite; weights that are not finite either:"
+    return asserted(gradient, finite, message, names)

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_autolabel.batch import (
-    MARK,
     AugmentedBatch,
+    asserted,
     check_batch,
     check_whole,
     to_float,
@@ -282,11 +282,7 @@ class Augmentation:
                 raise ValueError(f"{message} {labels.shape[0]}")
             return labels
         size = tf.shape(labels)[0]
-        enough = tf.debugging.Assert(
-            (size == 0) | (size >= self.smallest_batch), [f"{MARK}{message}", size]
-        )
-        with tf.control_dependencies([enough]):
-            return tf.identity(labels)
+        return asserted(labels, (size == 0) | (size >= self.smallest_batch), message, size)
 
 
 def check_operations(operations, known: tuple[str, ...]) -> tuple[str, ...]:

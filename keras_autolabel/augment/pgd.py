@@ -7,9 +7,9 @@ import tensorflow as tf
 from tensorflow import keras
 
 from keras_autolabel.augment.attack import (
-    assert_logits,
     check_epsilon,
     gradient_step,
+    of_logits,
     random_start,
 )
 from keras_autolabel.augment.augmentation import Augmentation
@@ -119,8 +119,7 @@ class PGD(Augmentation):
             moved, _, logits = gradient_step(
                 network, adversarial, clean, labels, epsilon, self.relative_step_size * epsilon
             )
-            with tf.control_dependencies([assert_logits(logits)]):
-                return index + 1, tf.identity(moved)
+            return index + 1, of_logits(moved, logits)
 
         _, adversarial = tf.while_loop(lambda index, _: index < self.num_steps, step, (0, start))
         return self.moved(tf.stop_gradient(adversarial), labels, drawn)

@@ -6,7 +6,7 @@ from tensorflow import keras
 
 from keras_autolabel import projected_gradient_descent
 from keras_autolabel.augment.attack import (
-    assert_logits,
+    of_logits,
     check_epsilon,
     crossentropy_of_truth,
     gradient_step,
@@ -366,7 +366,7 @@ def test_a_network_that_returns_probabilities_is_refused(compiled, dtype, off):
         (tf.function(attack) if compiled else attack)(images)
     # A sum that no rounding explains, one below 0, none at all.
     for logits in ([[0.5, 0.5], [0.5, 0.5 + off]], [[0.5, 0.5], [1.5, -0.5]], tf.zeros([0, 2])):
-        assert_logits(tf.cast(logits, dtype))
+        of_logits(logits, tf.cast(logits, dtype))
 
 
 def test_a_gradient_that_is_not_finite_is_explained_by_the_weights_that_are_not_either():
