@@ -60,15 +60,7 @@ def _read(
 
 
 def share_of(batch_size: int, input_context: tf.distribute.InputContext | None) -> tuple[int, int]:
-    """What one worker contributes to each global batch.
-
-    Args:
-        batch_size: Rows in each batch, over all replicas.
-        input_context: Of this worker; None: there is only one.
-
-    Returns:
-        ``(rows, rows_per_replica)``: how many rows of each global batch this worker reads, and
-        how many of them make the batch of one replica.
+    """How many rows of each global batch this worker reads, and how many one of its replicas has.
 
     Raises:
         ValueError: If the replicas cannot have the same number of rows.
@@ -92,15 +84,7 @@ def epoch_rows(num_examples: int, epoch: tf.Tensor, order: Order) -> tf.Tensor:
     """The rows of an epoch in the order in which they are trained on.
 
     All workers draw the same order and take their share of each global batch, so that the batches
-    of all workers together are those of a single one.
-
-    Args:
-        num_examples: M, at least a batch.
-        epoch: int64 [], counted from 0.
-        order: What it is drawn for.
-
-    Returns:
-        int32 [M // batch_size * rows of this worker], in 0..M - 1, each at most once.
+    of all workers together are those of a single one: int32, for whole batches.
 
     Example:
         >>> rows = epoch_rows(5, tf.constant(0, tf.int64), Order(seed=0, batch_size=5))

@@ -70,11 +70,7 @@ class CorruptedPart(NamedTuple):
 def open_corrupted(directory: str | os.PathLike[str]) -> CorruptedSet:
     """Look at a folder `<corruption>.npy`, `labels.npy` and check that it is sound.
 
-    Args:
-        directory: CIFAR-10-C, CIFAR-100-C or what `generate_corrupted` wrote.
-
-    Returns:
-        What is in it.
+    It is CIFAR-10-C, CIFAR-100-C or what `generate_corrupted` wrote.
 
     Raises:
         FileNotFoundError: the folder, or its labels, are missing.

@@ -19,10 +19,6 @@ def crop_seed(seed: int, epoch: tf.Tensor) -> tf.Tensor:
 def draw_shifts(num_examples: int, *, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Draws where each padded image is cropped and whether it is flipped.
 
-    Args:
-        num_examples: M.
-        seed: int [2].
-
     Returns:
         ``(shifts, flips)``: int32 [M, 2], down and right, uniform on 0..2 * PADDING; bool [M],
         true for one half.
@@ -42,14 +38,7 @@ def draw_shifts(num_examples: int, *, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Te
 def shift_and_flip(images: tf.Tensor, shifts: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
     """Pads images with ``PADDING`` black pixels, crops them to their size and flips some.
 
-    Args:
-        images: uint8 or float [B, H, W, C], H and W known.
-        shifts: int32 [B, 2] in 0..2 * PADDING: first row and column of the crop; PADDING leaves
-            an image where it is.
-        flips: bool [B]: which crops to flip left to right.
-
-    Returns:
-        Images of the same shape and dtype.
+    Height and width are known; a shift of ``PADDING`` leaves an image where it is.
 
     Example:
         >>> image = tf.reshape(tf.range(1, 5), [1, 2, 2, 1])
@@ -67,10 +56,6 @@ def shift_and_flip(images: tf.Tensor, shifts: tf.Tensor, flips: tf.Tensor) -> tf
 
 def draw_window(image_shape: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
     """Draws a window of 8% to 100% of an image, from 3:4 to 4:3.
-
-    Args:
-        image_shape: int32 [3]: height, width, channels.
-        seed: int [2].
 
     Returns:
         int32 [4]: top, left, height, width in pixels. The whole image, if its shape lets none of
@@ -97,10 +82,7 @@ def draw_window(image_shape: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
 def centre_window(image_shape: tf.Tensor, *, fraction: float) -> tf.Tensor:
     """The square in the middle of an image.
 
-    Args:
-        image_shape: int32 [3]: height, width, channels.
-        fraction: Side of the square by the shorter side of the image, in (0, 1]; 0.875 is the
-            usual 224 of 256.
+    ``fraction`` is its side by the shorter side of the image; 0.875 is the usual 224 of 256.
 
     Returns:
         int32 [4]: top, left, height, width in pixels.

@@ -76,13 +76,7 @@ def load_fashion_mnist_small(options: Options) -> Parts:
 
 
 def images_in(picture: np.ndarray) -> np.ndarray:
-    """Cuts a picture into images, row by row.
-
-    Args:
-        picture: uint8 [rows·28, columns·28].
-
-    Returns:
-        uint8 [rows·columns, 28, 28, 1].
+    """Cuts a picture, uint8 [rows·28, columns·28], into images row by row, [M, 28, 28, 1].
 
     Example:
         >>> picture = np.zeros([56, 84], np.uint8)
@@ -109,13 +103,7 @@ def usual_folders() -> list[str]:
 
 
 def find_folder(options: Options) -> str:
-    """The folder that holds the four published files.
-
-    Args:
-        options: As for ``load_fashion_mnist``.
-
-    Returns:
-        Its path.
+    """The folder that holds the four published files; options as for ``load_fashion_mnist``.
 
     Raises:
         FileNotFoundError: If there is none; names a missing file of each folder.
@@ -165,14 +153,7 @@ def _fetch() -> None:
 
 
 def read_part(folder: str, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """The images and labels of one part of the published files.
-
-    Args:
-        folder: Their folder.
-        part: ``"train"`` or ``"t10k"``.
-
-    Returns:
-        uint8 [M, 28, 28, 1] and int32 [M].
+    """The images, uint8 [M, 28, 28, 1], and labels, int32 [M], of the part "train" or "t10k".
 
     Raises:
         ValueError: If a file is damaged, or they are not those of Fashion-MNIST.
@@ -194,9 +175,6 @@ def read_part(folder: str, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 def unpack(path: str) -> bytes:
     """What a gzip file holds.
-
-    Args:
-        path: The file.
 
     Raises:
         ValueError: If it is damaged.

@@ -80,12 +80,6 @@ def load_image_folder(options: Options) -> Parts:
     ``validation``, or ``val``), a sixth of each class is the test part, at most 10,000 images in
     all. Links are followed. Files are listed and checked now, and decoded when their turn comes.
 
-    Args:
-        options: ``data_dir`` is needed.
-
-    Returns:
-        ``Parts``.
-
     Raises:
         FileNotFoundError: If there is no such folder.
         ValueError: If there are fewer than two classes, a class has no image, train and test have
@@ -207,12 +201,6 @@ def problem_of(file: pathlib.Path) -> str | None:
 
     JPEGs of a single scan, which are most, are looked through for their end, since their decoder
     passes over damage within it; all other files are decoded.
-
-    Args:
-        file: Path of a file.
-
-    Returns:
-        A few words, or None.
 
     Example:
         >>> problem_of(pathlib.Path("notes.txt"))

@@ -49,9 +49,6 @@ SHA256 = {
 def check_files(folder: str) -> None:
     """Refuses files that are not the published ones.
 
-    Args:
-        folder: The folder of the four files.
-
     Raises:
         ValueError: With the first file that is another one, its hash and the right one.
     """
@@ -66,14 +63,7 @@ def check_files(folder: str) -> None:
 
 
 def first_of_each_class(labels: np.ndarray, per_class: int) -> np.ndarray:
-    """Row numbers of the first examples of each class, one of each in turn.
-
-    Args:
-        labels: int [M].
-        per_class: How many of each of the ten classes.
-
-    Returns:
-        int [10·per_class]; row i is of class i % 10.
+    """Row numbers of the first examples of each of the ten classes, one of each in turn.
 
     Example:
         >>> labels = np.array([1, 1, 0, 2, 3, 4, 5, 6, 7, 8, 9, 9])
@@ -86,13 +76,6 @@ def first_of_each_class(labels: np.ndarray, per_class: int) -> np.ndarray:
 
 def picture_of(images: np.ndarray, columns: int) -> np.ndarray:
     """Lays images side by side, row by row; ``fashion_mnist.images_in`` cuts them out again.
-
-    Args:
-        images: uint8 [rows·columns, 28, 28, 1].
-        columns: Images in a row.
-
-    Returns:
-        uint8 [rows·28, columns·28].
 
     Example:
         >>> picture_of(np.zeros([6, 28, 28, 1], np.uint8), 3).shape

@@ -170,19 +170,10 @@ class Splits:
 
 
 def split_off(part: Split, size: int, *, seed: int, what: str) -> tuple[Split, Split]:
-    """Splits ``size`` examples off, stratified by class.
-
-    Args:
-        part: The examples.
-        size: How many to split off.
-        seed: Seed of the draw.
-        what: What they are for, in messages.
+    """Splits ``size`` examples off, stratified by class; see ``source.stratified_rows``.
 
     Returns:
         ``(rest, split_off)``.
-
-    Raises:
-        ValueError: If there are too few examples, or fewer than one of each class is asked for.
 
     Example:
         >>> part = Split(np.zeros([6, 8, 8, 1], np.uint8), np.array([0, 0, 0, 1, 1, 1]))
@@ -196,13 +187,7 @@ def split_off(part: Split, size: int, *, seed: int, what: str) -> tuple[Split, S
 
 
 def in_memory(part: Split) -> Split:
-    """The images of a part as arrays, as ``batches`` gives them.
-
-    Args:
-        part: Any part of a data set.
-
-    Returns:
-        ``Split``; its training batches are neither cropped nor flipped.
+    """The images of a part as arrays, as ``batches`` gives them, never cropped nor flipped.
 
     Example:
         >>> part = Split(np.zeros([6, 8, 8, 1], np.uint8), np.arange(6))

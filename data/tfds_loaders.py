@@ -58,14 +58,7 @@ def load_imagenet2012(options: Options) -> Parts:
 
 
 def prepared_builder(name: str, options: Options) -> "tfds.core.DatasetBuilder":
-    """The builder of a data set that is on disk.
-
-    Args:
-        name: Its name in TFDS.
-        options: ``data_dir``: TFDS' folder; ``download``: whether to fill it.
-
-    Returns:
-        A builder whose data can be read.
+    """The builder, by its name in TFDS, of a data set that is on disk.
 
     Raises:
         FileNotFoundError: If the data are not there; at once, without a try to download them.

@@ -35,16 +35,7 @@ class AugmentedBatch(NamedTuple):
 
 
 def without_partner(images, labels, *, distance, bucket) -> AugmentedBatch:
-    """The ``AugmentedBatch`` of an augmentation that mixes no second image in.
-
-    Args:
-        images: float32 [B, H, W, C] in [0, 1].
-        labels: int [B].
-        distance: float32 [B] in [0, 1].
-        bucket: int32 [B].
-
-    Returns:
-        An ``AugmentedBatch`` whose partners are the labels and whose mix is 0.
+    """The ``AugmentedBatch`` without a second image: partners are the labels, and the mix is 0.
 
     Example:
         >>> batch = without_partner(tf.zeros([1, 8, 8, 1]), tf.constant([3]),
@@ -57,14 +48,7 @@ def without_partner(images, labels, *, distance, bucket) -> AugmentedBatch:
 
 
 def clean_batch(images, labels) -> AugmentedBatch:
-    """The batch as it is: every image at distance 0, in bucket 0.
-
-    Args:
-        images: uint8 or float [B, H, W, C]; floats in [0, 1].
-        labels: int [B].
-
-    Returns:
-        An ``AugmentedBatch``.
+    """The batch as it is: every image, uint8 or float in [0, 1], at distance 0, in bucket 0.
 
     Example:
         >>> clean_batch(tf.fill([1, 8, 8, 1], 1.0), tf.constant([3])).distance.numpy().tolist()
@@ -78,23 +62,15 @@ def clean_batch(images, labels) -> AugmentedBatch:
 def label_rows(batch: AugmentedBatch) -> tf.Tensor:
     """All of a batch but its images, as one tensor: Keras hands a loss no more than one.
 
-    Args:
-        batch: The batch.
-
-    Returns:
-        float32 [B, 5]; exact for class numbers and buckets below 2^24.
+    It is float32 [B, 5]; exact for class numbers and buckets below 2^24.
     """
     return tf.stack([tf.cast(field, tf.float32) for field in batch[1:]], axis=-1)
 
 
 def from_label_rows(rows: tf.Tensor) -> AugmentedBatch:
-    """The batch that ``label_rows`` was given, without its images.
+    """The batch that ``label_rows`` was given, its images None.
 
-    Args:
-        rows: float [B, 5], or class numbers [B] or [B, 1]: those of clean images.
-
-    Returns:
-        An ``AugmentedBatch`` whose images are None.
+    Class numbers, [B] or [B, 1], are those of clean images.
 
     Example:
         >>> batch = clean_batch(tf.zeros([2, 8, 8, 1]), [3, 5])
@@ -115,12 +91,6 @@ def from_label_rows(rows: tf.Tensor) -> AugmentedBatch:
 def to_float(images: tf.Tensor) -> tf.Tensor:
     """Images as float32 in [0, 1]: integers are divided by 255, floats are taken as they are.
 
-    Args:
-        images: uint8 in [0, 255], or float in [0, 1]; any shape.
-
-    Returns:
-        float32 of the same shape.
-
     Example:
         >>> to_float(tf.constant([0, 51, 255], tf.uint8)).numpy()
         array([0. , 0.2, 1. ], dtype=float32)
@@ -134,12 +104,6 @@ def to_float(images: tf.Tensor) -> tf.Tensor:
 def to_uint8(images: tf.Tensor) -> tf.Tensor:
     """Images as uint8: floats in [0, 1] are rounded to 8 bits, uint8 is taken as it is.
 
-    Args:
-        images: uint8 in [0, 255], or float in [0, 1]; any shape.
-
-    Returns:
-        uint8 of the same shape.
-
     Example:
         >>> to_uint8(tf.constant([0.0, 0.2, 1.0])).numpy().tolist()
         [0, 51, 255]
@@ -151,16 +115,9 @@ def to_uint8(images: tf.Tensor) -> tf.Tensor:
 
 
 def check_batch(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Refuses what is no batch of images and labels of one class each.
+    """The images as they came, and the labels as ``class_numbers``; refuses what is no batch.
 
     Type and rank are checked while tracing, values on every batch (in the graph too).
-
-    Args:
-        images: uint8 or float [B, H, W, C]; floats in [0, 1].
-        labels: As in ``class_numbers``.
-
-    Returns:
-        The images as they came and the labels as int32 [B].
 
     Raises:
         ValueError: If type or rank are wrong.

@@ -75,14 +75,7 @@ def calibration_sums(
 
 
 def check_predictions(labels: tf.Tensor, probabilities: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Refuses rows that are no probabilities, and labels that are no classes of theirs.
-
-    Args:
-        labels: As in ``batch.class_numbers``.
-        probabilities: float [B, K].
-
-    Returns:
-        ``(labels, probabilities)``, int32 [B] and float32 [B, K].
+    """Labels and probabilities as int32 [B] and float32 [B, K], if they are such.
 
     Raises:
         ValueError: If the rank is wrong.
@@ -142,13 +135,7 @@ def calibration_of(sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 def noise_floor_of(sums: tf.Tensor) -> tf.Tensor:
     """The noise floor of the ECE of ``calibration_of``; see ``noise_floor``.
 
-    The confidences of a bin, ``1/num_bins`` wide, count as their mean.
-
-    Args:
-        sums: float [..., num_bins, 3], of weights that are 1 or 0.
-
-    Returns:
-        float [...] in [0, 1]; NaN where there is no example.
+    The confidences of a bin, ``1/num_bins`` wide, count as their mean; weights are 1 or 0.
 
     Example:
         >>> sums = calibration_sums([0] * 1000, [[0.65, 0.35]] * 1000)
@@ -189,14 +176,7 @@ def expected_calibration_error(
 
 
 def check_pairs(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Refuses what are no confidences, each with whether its prediction is right.
-
-    Args:
-        confidence: float [M] in [0, 1].
-        correct: bool or int [M].
-
-    Returns:
-        ``(confidence, correct)``, both float64 [M].
+    """Confidences, each with whether its prediction is right, both as float64 [M].
 
     Raises:
         ValueError: If the shapes differ, are not [M] with M at least 1, a confidence lies outside
@@ -224,7 +204,7 @@ def check_pairs(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray
     return np.clip(confidence, 0.0, 1.0), correct
 
 
-def _numpy_bins(confidence: np.ndarray, num_bins: int) -> np.ndarray:
+def numpy_bins(confidence: np.ndarray, num_bins: int) -> np.ndarray:
     """The bins of ``calibration_sums``, to the last digit of float32."""
     edges = np.arange(1, num_bins, dtype=np.float32) / np.float32(num_bins)
     return np.searchsorted(edges, confidence.astype(np.float32), side="right")
@@ -249,7 +229,7 @@ def binned_ece(confidence: np.ndarray, correct: np.ndarray, *, num_bins: int = 1
         0.25
     """
     confidence, correct = check_pairs(confidence, correct)
-    gaps = np.bincount(_numpy_bins(confidence, num_bins), correct - confidence)
+    gaps = np.bincount(numpy_bins(confidence, num_bins), correct - confidence)
     return float(np.abs(gaps).sum() / len(confidence))
 
 
@@ -279,7 +259,7 @@ def noise_floor(confidence: np.ndarray, *, num_bins: int = 15) -> float:
     """
     confidence, _ = check_pairs(confidence, np.zeros(np.shape(confidence)))
     spread = confidence * (1.0 - confidence)
-    variance = np.bincount(_numpy_bins(confidence, num_bins), spread)
+    variance = np.bincount(numpy_bins(confidence, num_bins), spread)
     return float(np.sqrt(variance * 2.0 / np.pi).sum() / len(confidence))
 
 
@@ -465,7 +445,7 @@ def brier_decomposition(
         (0.03125, 0.25, 0.25)
     """
     confidence, correct = check_pairs(confidence, correct)
-    bins = _numpy_bins(confidence, num_bins)
+    bins = numpy_bins(confidence, num_bins)
     count = np.bincount(bins)
     filled = count > 0
     weight = count[filled] / len(bins)

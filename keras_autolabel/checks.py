@@ -77,11 +77,6 @@ def check_policy(policy: Callable, augmentation: Callable | None, num_classes: i
     of them says nothing, they go together. Without an augmentation every policy does: the images
     of a dataset may be augmented already.
 
-    Args:
-        policy: The label policy.
-        augmentation: The augmentation, or None.
-        num_classes: K.
-
     Raises:
         ValueError: If they do not fit.
 
@@ -122,12 +117,7 @@ def check_policy(policy: Callable, augmentation: Callable | None, num_classes: i
 
 
 def check_loss(loss: Any, policy: Callable, num_classes: int) -> None:
-    """Refuses a loss that ``AutoLabelModel.compile`` cannot use.
-
-    Args:
-        loss: What ``compile`` was given.
-        policy: The label policy of the model.
-        num_classes: K.
+    """Refuses a loss that ``AutoLabelModel.compile`` cannot use with the policy of the model.
 
     Raises:
         ValueError: If the loss is no loss object, takes probabilities or one-hot labels, or has a
@@ -166,11 +156,7 @@ def check_loss(loss: Any, policy: Callable, num_classes: int) -> None:
 
 
 def parts_of(x: Any, y: Any) -> tuple[Any, Any]:
-    """Images and labels of what ``fit`` was given.
-
-    Args:
-        x: Arrays, or a ``tf.data.Dataset``, augmented already or not.
-        y: Labels, or None.
+    """Images and labels of what ``fit`` was given, augmented already or not.
 
     Returns:
         ``(images, labels)`` as arrays, or as the specs of a dataset; None where unknown.
@@ -191,10 +177,7 @@ def parts_of(x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def image_shape_of(x: Any) -> tf.TensorShape | None:
-    """(H, W, C) of images as Keras takes them; None where it is not known.
-
-    Args:
-        x: Images, or a ``tf.data.Dataset`` of batches of them, with or without labels.
+    """(H, W, C) of images, or of a dataset of them with or without labels; None: not known.
 
     Example:
         >>> image_shape_of(np.zeros([5, 8, 8, 1], np.uint8))
@@ -206,15 +189,7 @@ def image_shape_of(x: Any) -> tf.TensorShape | None:
 
 
 def check_values(images: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Refuses arrays with a value that cannot be right.
-
-    Args:
-        images: uint8, or float in [0, 1].
-        labels: As in ``batch.class_numbers``.
-        num_classes: K.
-
-    Returns:
-        The labels as class numbers, int32 [M].
+    """The labels as class numbers, int32 [M]; refuses arrays with a value that cannot be right.
 
     Raises:
         ValueError: If labels name no class, or a float image has a NaN or leaves [0, 1].
@@ -225,12 +200,7 @@ def check_values(images: np.ndarray, labels: np.ndarray, num_classes: int) -> np
 
 
 def check_last_batch(augmentation: Callable | None, *, examples: int, batch_size: int) -> None:
-    """Refuses to end an epoch with a batch that is too small for the augmentation.
-
-    Args:
-        augmentation: The augmentation of the model.
-        examples: How many images an epoch has.
-        batch_size: As in ``fit``.
+    """Refuses to end an epoch of so many examples with a batch too small for the augmentation.
 
     Raises:
         ValueError: If the last batch would hold fewer images than ``smallest_batch``.
@@ -248,11 +218,7 @@ def check_last_batch(augmentation: Callable | None, *, examples: int, batch_size
 def names_of_non_finite(weights: Iterable) -> list[str]:
     """Names of the weights that hold a NaN or an infinity: what training that diverged broke.
 
-    Args:
-        weights: Variables, ``model.weights``; those of integers are passed over.
-
-    Returns:
-        Their names, as paths where Keras has them.
+    Names are paths where Keras has them; weights of integers are passed over.
 
     Example:
         >>> weights = [tf.Variable([1.0], name="kernel"), tf.Variable([np.nan], name="bias")]
@@ -268,11 +234,7 @@ def names_of_non_finite(weights: Iterable) -> list[str]:
 
 
 def divergence_of(model: keras.Model, loss: float) -> str:
-    """What of a model that is trained is not finite, in words.
-
-    Args:
-        model: A compiled ``AutoLabelModel``.
-        loss: What Keras logs as its loss.
+    """What of an ``AutoLabelModel`` in training, or of the loss that Keras logs, is not finite.
 
     Returns:
         Empty where all is well; else the replicas whose loss is not finite, where it is that of

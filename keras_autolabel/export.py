@@ -24,12 +24,12 @@ def save_for_serving(
 
     Args:
         network: ``network(images, training=False)`` -> logits [B, K]; images float32 in [0, 1].
-        filepath: Folder to write.
+        filepath: As in ``export``, as are names and temperature.
         weights: The network's Keras variables; in their order they are written.
         image_shape: (H, W, C), None where any size will do.
         label_table: The learned confidences.
-        class_names: Names of the K classes.
-        temperature: Divides the logits, above 0.
+        class_names: K of them.
+        temperature: Divides the logits.
     """
     # A module that held the Keras model would load, but not in saved_model_cli: hold the raw
     # variables that the traced functions use instead.

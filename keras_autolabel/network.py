@@ -18,10 +18,6 @@ SMALLEST_SPAN, LARGEST_SPAN = 0.1, 30.0
 class OnUnitImages:
     """A network as a function of images in [0, 1], whatever its own range is.
 
-    Args:
-        network: Keras model, images in ``value_range`` to logits.
-        value_range: ``(low, high)``.
-
     Example:
         >>> network = keras.Sequential([keras.Input((1, 2, 1)), keras.layers.Flatten()])
         >>> OnUnitImages(network, (0, 255))(tf.constant([[[[0.0], [1.0]]]])).numpy().tolist()
@@ -170,10 +166,7 @@ def check_outputs(
 ) -> None:
     """Refuses a network that does not return logits of ``num_classes`` classes, by a probe.
 
-    Args:
-        classifier: The network, as a function of images in [0, 1].
-        image_shape: (H, W, C); unknown sizes are probed at 32 pixels and 3 channels.
-        num_classes: K.
+    Sizes that are not known, of (H, W, C), are probed at 32 pixels and 3 channels.
 
     Raises:
         ValueError: If it does not take such images, or returns probabilities, only numbers that

@@ -36,15 +36,10 @@ class LabelLogs(keras.callbacks.Callback):
     def around(
         cls, callbacks: Sequence[keras.callbacks.Callback], *, learns: bool
     ) -> list[keras.callbacks.Callback]:
-        """The callbacks of ``fit`` in an order that is right.
+        """The callbacks of ``fit`` in an order that is right, where labels are there to be learned.
 
-        Args:
-            callbacks: As the user gave them.
-            learns: Whether the model's labels are there to be learned.
-
-        Returns:
-            Those that update labels, all others in their order, Keras' ``History`` if there is
-            none yet, a ``LabelLogs``, and those of TensorBoard.
+        These are those that update labels, all others in their order, Keras' ``History`` if there
+        is none yet, a ``LabelLogs``, and those of TensorBoard.
         """
         first, others, boards = [], [], []
         for callback in callbacks:
@@ -61,11 +56,7 @@ class LabelLogs(keras.callbacks.Callback):
 
     @staticmethod
     def check_order(callbacks: Sequence[keras.callbacks.Callback]) -> None:
-        """Warns of callbacks that stand before one that updates labels, and so see old ones.
-
-        Args:
-            callbacks: Those of a ``CallbackList``, whose order is its owner's.
-        """
+        """Warns of callbacks of a ``CallbackList`` that stand before one that updates labels."""
         updates = [getattr(callback, "updates_labels", False) for callback in callbacks]
         last = max((place for place, update in enumerate(updates) if update), default=0)
         before = [type(callbacks[n]).__name__ for n in range(last) if not updates[n]]
@@ -113,12 +104,7 @@ class LabelLogs(keras.callbacks.Callback):
 def table_picture(table: np.ndarray, num_classes: int) -> np.ndarray:
     """A label table in grey: white is a label of 1, black one of 1/K, which knows nothing.
 
-    Args:
-        table: Float [N] or [D, N], a row for each depth, buckets from left to right.
-        num_classes: K.
-
-    Returns:
-        uint8 [32·D, 32·N, 1].
+    It has a row for each depth, buckets from left to right: uint8 [32·D, 32·N, 1].
 
     Example:
         >>> table_picture(np.array([1.0, 0.55, 0.1]), num_classes=10)[0, ::32, 0].tolist()

@@ -85,9 +85,7 @@ def settings_from_flags() -> tuple[Settings, list[str]]:
 def one_line_errors(binary: str, argv: Sequence[str]) -> Iterator[None]:
     """Ends the program with one line where what is done inside cannot be done.
 
-    Args:
-        binary: Its name, which begins the line.
-        argv: What absl left of the command line: words that are no flags are refused.
+    The name of the binary begins it. Words that absl left of the command line are refused, too.
     """
     logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:

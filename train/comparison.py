@@ -54,15 +54,8 @@ class Job(NamedTuple):
 class Plan:
     """What all jobs of a comparison share, and a folder holds once and for all.
 
-    Attributes:
-        settings: Their settings, but for what a method and a seed set. Its seed is the first.
-        corruptions: Groups or names of corruptions.
-        severities: Out of 1 to 5.
-        corrupted_examples: Test images that are corrupted; None: all.
-        test_attack_epsilons: ε of the attacks, on the scale of [0, 1].
-        test_attack_steps: Steps of each restart, of ε/4.
-        test_attack_restarts: Random starts.
-        test_attack_examples: Test images that are attacked.
+    Its settings are those of a run, but for what a method and a seed set; the seed is the first.
+    All else is as the flags of ``train.compare`` say.
     """
 
     settings: Settings

@@ -23,7 +23,14 @@ from data import corrupted_sets
 from keras_autolabel import plots
 from train import builders, command_line, comparison, hparams, run_folder, training
 from train.choices import AUGMENTATIONS
-from train.evaluation import Row, figures_of_rows, robust_accuracy, scores_of_sets, temperature_of
+from train.evaluation import (
+    Row,
+    examples_of,
+    figures_of_rows,
+    robust_accuracy,
+    scores_of_sets,
+    temperature_of,
+)
 from train.page_svg import drawn_svg
 from train.predictor import Predictor
 from train.report import versions
@@ -142,10 +149,7 @@ def measure(
 
 def attack(predictor: Predictor, plan: comparison.Plan, splits: data.Splits) -> dict[str, float]:
     """Accuracy by ε under the attacks of a plan, all of the same images; "0" is without one."""
-    test = splits.test
-    size = min(plan.test_attack_examples, len(test))
-    rows = corrupted_sets.choose_examples(test.labels, size)
-    chosen = data.in_memory(test.select(rows))
+    chosen = examples_of(splits, plan.test_attack_examples)
     accuracy = robust_accuracy(
         predictor,
         chosen.images,
@@ -164,8 +168,7 @@ def draw_figure_1(
     model: kal.AutoLabelModel, splits: data.Splits, here: str, *, name: str, seed: int
 ) -> None:
     """Draws, after Figure 1 of the paper, a test image at growing distances and its labels."""
-    rows = np.arange(min(8, len(splits.test)))
-    first = data.in_memory(splits.test.select(rows))
+    first = training.first_images(splits.test)
     svg = drawn_svg(
         f"examples-{name}",
         plots.plot_figure_1,

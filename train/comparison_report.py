@@ -23,19 +23,7 @@ TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What both pages show.
-
-    Attributes:
-        headline: A sentence.
-        findings: What learned labels changed, pair by pair.
-        overview: The picture that goes with it.
-        tables: All tables.
-        figures: All other figures.
-        facts: Name -> what there is to know of data, settings, versions.
-        commands: What was run, and how a single run is looked at.
-        failed: Job -> why it failed.
-        columns: The figures that stand in tables.
-    """
+    """What both pages show: the overview goes with the headline; facts are of data and settings."""
 
     headline: str
     findings: list[Finding]

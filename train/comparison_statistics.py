@@ -195,21 +195,14 @@ def resampled_debiased(
     A draw with replacement adds its own noise to the bins, of the same size as the one that is
     there: twice the square of the floor is taken off.
 
-    Args:
-        predictions: Sets of M images each, image by image the same.
-        weights: [R, M], how often each draw holds each image.
-        num_bins: Bins of the ECE.
-
-    Returns:
-        float64 [R].
+    ``weights``, [R, M], say how often each of R draws holds each of the M images of a set.
     """
     total = np.zeros(len(weights))
     images = weights.shape[1]
     for _, _, confidence, correct in predictions:
         confidence = confidence.astype(np.float64)
-        edges = np.arange(1, num_bins, dtype=np.float32) / np.float32(num_bins)
-        place = np.searchsorted(edges, confidence.astype(np.float32), side="right")
         gaps = np.zeros([images, num_bins])
+        place = calibration.numpy_bins(confidence, num_bins)
         gaps[np.arange(images), place] = correct - confidence
         ece = np.abs(weights @ gaps).sum(axis=-1) / images
         floor = calibration.noise_floor(confidence, num_bins=num_bins)
@@ -228,14 +221,8 @@ def image_error(
 
     Images are drawn with replacement, the same for all networks and all sets (paired bootstrap).
 
-    Args:
-        ours: For each seed the sets of one method.
-        theirs: For each seed the sets of another; all of the same images.
-        num_bins: Bins of the ECE.
-        resamples: How many draws.
-
-    Returns:
-        The standard deviation over draws of the difference of the means over seeds.
+    Ours and theirs are the sets of each seed. It is the standard deviation over draws of the
+    difference of the means over seeds.
     """
     images = len(ours[0][0].correct)
     rng = np.random.default_rng(0)

@@ -135,7 +135,7 @@ def corrupted_set(splits: data.Splits) -> dict[str, str | int | None] | None:
     is_tree = corrupted_sets.is_image_tree(folder)
     left = None if is_tree else unfinished(folder)
     if left:
-        chosen = examples_of(splits, FLAGS.examples)
+        chosen = evaluation.examples_of(splits, FLAGS.examples)
         corrupted_sets.generate_corrupted(
             chosen.images,
             chosen.labels,
@@ -167,13 +167,6 @@ def unfinished(folder: str) -> str | list[str] | None:
         wanted = [*wanted, *corrupted_sets.corruption_names(FLAGS.corruptions)]
     done = {*manifest["corruptions"], *manifest["skipped"]}
     return wanted if set(wanted) - done else None
-
-
-def examples_of(splits: data.Splits, examples: int | None) -> data.Split:
-    """The test images that are corrupted or attacked; None: all."""
-    test = splits.test
-    rows = corrupted_sets.choose_examples(test.labels, min(examples or len(test), len(test)))
-    return data.in_memory(test.select(rows))
 
 
 def severities() -> list[int] | None:
@@ -209,7 +202,7 @@ def attack(predictor: Predictor, splits: data.Splits) -> dict[float, float]:
     epsilons = [float(epsilon) for epsilon in FLAGS.attack_epsilons]
     if not epsilons:
         return {}
-    chosen = examples_of(splits, FLAGS.attack_examples)
+    chosen = evaluation.examples_of(splits, FLAGS.attack_examples)
     return evaluation.robust_accuracy(
         predictor,
         chosen.images,

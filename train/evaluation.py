@@ -51,12 +51,7 @@ class Scores:
         self.nll = self.brier = 0.0
 
     def add(self, labels: np.ndarray, logits: np.ndarray) -> None:
-        """Adds a batch.
-
-        Args:
-            labels: int [B].
-            logits: float [B, K].
-        """
+        """Adds a batch: labels, int [B], and logits, float [B, K]."""
         logits = np.asarray(logits, np.float64)
         if len(labels) and max(labels) >= logits.shape[-1]:
             raise ValueError(
@@ -101,14 +96,7 @@ def figures_of_predictions(
 ) -> dict[str, float]:
     """The figures that need no more of an example than its confidence and whether it is right.
 
-    Args:
-        confidence: float [M].
-        correct: bool [M].
-        num_bins: Bins of the ECE.
-        **means: Other figures, to stand among them.
-
-    Returns:
-        See ``Scores.figures``.
+    They are those of ``Scores.figures``, with other means among them.
 
     Example:
         >>> figures = figures_of_predictions(np.array([0.75, 0.75]), np.array([True, False]))
@@ -162,11 +150,7 @@ def scores_of(
 ) -> list[Scores]:
     """The scores of a classifier at several temperatures, in one pass.
 
-    Args:
-        predictor: The classifier.
-        batches: (uint8 [B, H, W, C], int [B]) pairs.
-        temperatures: What the logits are divided by.
-        num_bins: Bins of the ECE.
+    Batches are pairs of uint8 [B, H, W, C] and int [B].
     """
     scores = [Scores(num_bins) for _ in temperatures]
     for images, labels in batches:
@@ -358,6 +342,13 @@ def figures_of_rows(rows: Sequence[Row]) -> dict[str, float]:
     return rows[0].figures | (mean_over_corruptions(rows) if len(rows) > 1 else {})
 
 
+def examples_of(splits: data.Splits, examples: int | None) -> data.Split:
+    """The test images that are corrupted or attacked; None: all."""
+    test = splits.test
+    rows = corrupted_sets.choose_examples(test.labels, min(examples or len(test), len(test)))
+    return data.in_memory(test.select(rows))
+
+
 def robust_accuracy(
     predictor: Predictor,
     images: np.ndarray,
@@ -376,11 +367,11 @@ def robust_accuracy(
         predictor: The classifier.
         images: uint8 [M, H, W, C].
         labels: int [M].
-        epsilons: ε on the scale of [0, 1].
+        epsilons: ε on the scale of [0, 1]; the others are as in ``projected_gradient_descent``.
         num_steps: Steps of each restart.
         num_restarts: Random starts.
         loss: One of ``ATTACK_LOSSES``.
-        seed: Seed of the random starts.
+        seed: Of the random starts.
         batch_size: Images that are attacked at once.
 
     Returns:

@@ -22,11 +22,6 @@ class ImageNetwork(keras.Model):
     what every functional model has. As a layer of another functional model it gets what that one
     has cast to float: scale bytes before.
 
-    Args:
-        inputs: ``keras.Input`` of shape ``[height, width, channels]``, float32, in [0, 1].
-        outputs: Symbolic logits of shape ``[batch, classes]``.
-        name: Name of the model.
-
     Example:
 
         >>> pixels = keras.Input((1, 2, 1))
@@ -51,13 +46,7 @@ def normalise(
 
     Bfloat16 would round a pixel near 1 to steps of 1/256, as coarse as a step of an attack.
 
-    Args:
-        images: Symbolic images ``[batch, height, width, channels]`` in [0, 1].
-        mean: One number for all channels, or one per channel.
-        std: The same for the standard deviation.
-
-    Returns:
-        Symbolic float32 images of the same shape.
+    Mean and standard deviation are one number for all channels, or one per channel.
 
     Raises:
         ValueError: If there are neither one nor ``channels`` numbers, or a deviation is not

@@ -22,16 +22,9 @@ SETTINGS = {
 
 
 def drawn_svg(name: str, plot: Callable[..., Figure], *arguments, **options) -> str:
-    """A figure as SVG that takes the colour of the text around it, with ids of its own.
+    """What ``plot`` draws, as an ``<svg>`` element that takes the colour of the text around it.
 
-    Args:
-        name: Goes before all ids.
-        plot: Draws it.
-        *arguments: For ``plot``.
-        **options: For ``plot``.
-
-    Returns:
-        An ``<svg>`` element.
+    The name goes before all of its ids.
     """
     buffer = io.StringIO()
     with rc_context(SETTINGS):

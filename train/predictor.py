@@ -79,14 +79,7 @@ class Predictor:
         )
 
     def check_images(self, image_shape: Sequence[int]) -> None:
-        """Refuses images of another size.
-
-        Args:
-            image_shape: [H, W, C].
-
-        Raises:
-            ValueError: If the model does not take them; says which it takes.
-        """
+        """Refuses images of another size, [H, W, C], than the model takes."""
         if not tf.TensorShape(self.image_shape).is_compatible_with(image_shape):
             raise ValueError(
                 f"{self.name} takes {size_of(self.image_shape)} images. "
@@ -94,17 +87,7 @@ class Predictor:
             )
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Logits of a batch.
-
-        Args:
-            images: uint8 [B, H, W, C].
-
-        Returns:
-            float32 [B, K].
-
-        Raises:
-            ValueError: If the images are not of the size that the model takes.
-        """
+        """Logits, float32 [B, K], of a batch, uint8 [B, H, W, C]; refuses one of another size."""
         self.check_images(images.shape[1:])
         try:
             return self._logits(tf.cast(images, tf.float32) / 255.0).numpy()
@@ -115,13 +98,7 @@ class Predictor:
 
 
 def size_of(image_shape: Sequence[int | None]) -> str:
-    """The size of images as one says it.
-
-    Args:
-        image_shape: [H, W, C], None for what may be any.
-
-    Returns:
-        Text.
+    """The size of images [H, W, C] as one says it; None for what may be any.
 
     Example:
         >>> size_of((28, 28, 1)), size_of((None, None, 3))

@@ -46,13 +46,6 @@ MEAN_COLUMNS: Columns = {
 def table_of(rows: dict[str, dict[str, float]], columns: Columns = CLEAN_COLUMNS) -> str:
     """A table for the screen: names to the left, figures below their headings.
 
-    Args:
-        rows: Name of the row -> its figures.
-        columns: ``CLEAN_COLUMNS`` or ``MEAN_COLUMNS``.
-
-    Returns:
-        Lines of text.
-
     Example:
         >>> row = {"accuracy": 0.5, "ece": 0.1, "ece_floor": 0.06, "ece_debiased": 0.08}
         >>> print(table_of({"test": {**row, "gap": -0.1, "nll": 1.0, "brier": 0.25}}))

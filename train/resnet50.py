@@ -24,15 +24,8 @@ def bottleneck_block(
 ) -> tf.Tensor:
     """Adds 1x1, 3x3 and 1x1 convolutions, batch norm after each, to ``x``; ReLU follows the sum.
 
-    Args:
-        x: Symbolic features ``[batch, height, width, channels]``.
-        filters: Channels of the first two convolutions; the third one has four times as many.
-        strides: Stride of the 3x3 convolution (version 1.5; the paper strides the first 1x1).
-        regularizer: Penalty on the kernels.
-        synchronized: Whether batch norm is over the batch of all replicas.
-
-    Returns:
-        Symbolic features ``[batch, ceil(height / strides), ceil(width / strides), 4 * filters]``.
+    The third one has four times as many filters. The 3x3 one is strided, in version 1.5; the paper
+    strides the first 1x1.
     """
     y = batch_norm(convolution(x, filters, 1, 1, regularizer), synchronized)
     y = convolution(keras.layers.ReLU()(y), filters, 3, strides, regularizer)

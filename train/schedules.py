@@ -59,9 +59,6 @@ def cifar_schedule(*, batch_size: int, steps_per_epoch: int, epochs: int = 200) 
         steps_per_epoch: Updates of one epoch.
         epochs: Length of the training; the milestones move in proportion, rounded down.
 
-    Returns:
-        The schedule.
-
     Raises:
         ValueError: If the training is too short for one epoch between warm-up and first decay.
     """

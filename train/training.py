@@ -142,7 +142,7 @@ def write_results(
         class_names=splits.class_names,
         temperature=temperature,
     )
-    np.save(os.path.join(folder, "examples.npy"), _first_images(splits.test).images)
+    np.save(os.path.join(folder, "examples.npy"), first_images(splits.test).images)
     table = builders.label_table(model)
     run_folder.write_json(
         os.path.join(folder, run_folder.METRICS),
@@ -161,7 +161,8 @@ def write_results(
     )
 
 
-def _first_images(test: data.Split) -> data.Split:
+def first_images(test: data.Split) -> data.Split:
+    """The first eight images, to look at."""
     return data.in_memory(test.select(np.arange(min(8, len(test)))))
 
 
@@ -174,7 +175,7 @@ def draw(
 ) -> None:
     """Draws the figures of a run into ``figures/``; logits are those of the test images."""
     test, names = splits.test, splits.class_names
-    first = _first_images(test)
+    first = first_images(test)
     probabilities = tf.nn.softmax(logits).numpy()
     figures = {
         "reliability": plots.plot_reliability(

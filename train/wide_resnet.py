@@ -51,16 +51,8 @@ def pre_activation_block(
 ) -> tf.Tensor:
     """Adds twice (batch norm, ReLU, 3x3 convolution) to ``x`` (He et al. 2016, figure 4e).
 
-    Args:
-        x: Symbolic features ``[batch, height, width, channels]``.
-        filters: Channels of the result.
-        strides: Stride of the first convolution.
-        regularizer: Penalty on kernels and on the scale and offset of each batch norm.
-        synchronized: Whether batch norm is over the batch of all replicas.
-
-    Returns:
-        Symbolic features ``[batch, ceil(height / strides), ceil(width / strides), filters]``. The
-        shortcut is the identity where the shape stays, and a 1x1 convolution of ``x`` elsewhere.
+    The penalty is on kernels and on scale and offset of each batch norm; the first convolution is
+    strided. The shortcut is the identity where the shape stays, and a 1x1 convolution elsewhere.
     """
     y = batch_norm_relu(x, regularizer, synchronized)
     y = convolution(y, filters, 3, strides, regularizer)

@@ -68,17 +68,7 @@ def corrupt(
 
 
 def skipped(corruption: str, channels: int) -> str | None:
-    """Say why a corruption is left out for images of this kind on this machine.
-
-    Args:
-        corruption: one of `ALL19`.
-        channels: 1 or 3.
-
-    Returns:
-        The reason, or None where it is not left out.
-
-    Raises:
-        ValueError: the corruption is unknown.
+    """Say why a corruption is left out here for images of so many channels; None: it is not.
 
     Example:
         >>> skipped("saturate", channels=1)

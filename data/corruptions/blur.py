@@ -91,12 +91,7 @@ def motion_blur(images: np.ndarray, angles: np.ndarray, radius: int, sigma: floa
 
 
 def centre_zoom(images: np.ndarray, factor: float) -> np.ndarray:
-    """Enlarge about the centre, bilinearly, at the same size.
-
-    Args:
-        factor: at least 1.
-
-    """
+    """Enlarge about the centre by a factor of at least 1, bilinearly, at the same size."""
     for axis in (1, 2):
         size = images.shape[axis]
         centre = (size - 1) / 2

@@ -30,14 +30,7 @@ class CorruptedFiles(NamedTuple):
 
 
 def is_image_tree(directory: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a folder per corruption, as ImageNet-C does, rather than arrays.
-
-    Args:
-        directory: the folder.
-
-    Returns:
-        True for a tree of image files.
-    """
+    """Whether a folder holds a folder per corruption, as ImageNet-C does, rather than arrays."""
     directory = pathlib.Path(directory)
     return any((directory / name).is_dir() for name in ALL19)
 
@@ -82,13 +75,7 @@ def read_imagenet_c(
 
 
 def read_image(file: str | os.PathLike[str]) -> np.ndarray:
-    """Read an image file as RGB.
-
-    Args:
-        file: JPEG, PNG or another format that Pillow reads.
-
-    Returns:
-        uint8 [H, W, 3].
+    """Read an image file of any format that Pillow reads as RGB, uint8 [H, W, 3].
 
     Raises:
         ValueError: it cannot be read; the message names it.

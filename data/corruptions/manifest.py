@@ -26,13 +26,7 @@ def replacing(file: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def read_manifest(directory: pathlib.Path) -> dict[str, Any] | None:
-    """Read the manifest of a generated set.
-
-    Args:
-        directory: the folder of the set.
-
-    Returns:
-        The manifest, or None where the folder has none.
+    """Read the manifest of a generated set; None where the folder has none.
 
     Raises:
         ValueError: the file is not the manifest of a generated set.
@@ -58,14 +52,7 @@ def write_manifest(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None
 
 
 def merge_manifest(directory: pathlib.Path, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Join a request with what its folder already holds.
-
-    Args:
-        directory: the folder of the set; it may be empty.
-        asked: the manifest of the request, with no finished corruptions.
-
-    Returns:
-        The manifest of both: a later request may add corruptions to those of an earlier one.
+    """Join a request with what its folder already holds: it may add corruptions.
 
     Raises:
         ValueError: the folder holds other images, severities or seeds than those asked for, or

@@ -153,13 +153,7 @@ def corruption_names(names: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def checked_severities(severities: Iterable[int]) -> tuple[int, ...]:
-    """Return the severities in ascending order.
-
-    Args:
-        severities: whole numbers from 1 to 5, each at most once.
-
-    Returns:
-        The severities, sorted.
+    """Return severities, whole numbers from 1 to 5, each at most once, in ascending order.
 
     Raises:
         ValueError: one is unknown or repeated, or there is none.

@@ -10,15 +10,7 @@ from keras_autolabel.distribution import uniform_rows
 
 
 def crossentropy_of_truth(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Cross-entropy of the true class: what the attack of the paper maximises.
-
-    Args:
-        labels: int32 [B].
-        logits: float [B, K].
-
-    Returns:
-        float32 [B].
-    """
+    """Cross-entropy of the true class, float32 [B]: what the attack of the paper maximises."""
     logits = tf.cast(logits, tf.float32)
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
@@ -27,14 +19,8 @@ def margin(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """By how much the best wrong class beats the true one (Carlini & Wagner, 2017).
 
     Its gradient does not fade where a network is sure of itself, as that of the cross-entropy
-    does; an attack with it tells robust networks from those whose gradients are merely small.
-
-    Args:
-        labels: int32 [B].
-        logits: float [B, K].
-
-    Returns:
-        float32 [B], above 0 where the prediction is wrong.
+    does; an attack with it tells robust networks from those whose gradients are merely small. It is
+    float32 [B], above 0 where the prediction is wrong.
 
     Example:
         >>> margin(tf.constant([0]), tf.constant([[3.0, 1.0, 2.0]])).numpy().tolist()
@@ -194,12 +180,12 @@ def gradient_step(
     """One step along the sign of the gradient, back into the ball and into [0, 1].
 
     Args:
-        network: ``network(images, training=False)`` -> logits.
+        network: As in ``projected_gradient_descent``.
         adversarial: float32 [B, H, W, C], where the attack stands.
         clean: float32 [B, H, W, C].
         labels: int32 [B].
-        epsilon: float32 [B, 1, 1, 1].
-        step_size: float32 [B, 1, 1, 1].
+        epsilon: float32 [B, 1, 1, 1], as is the step.
+        step_size: Its length.
         loss: What is maximised.
 
     Returns:
@@ -224,16 +210,9 @@ def gradient_step(
 def random_start(
     clean: tf.Tensor, epsilon: tf.Tensor, seed: tf.Tensor, first_row: tf.Tensor | int = 0
 ) -> tf.Tensor:
-    """A point drawn uniformly from the ball, cut to [0, 1].
+    """A point drawn uniformly from the ball, cut to [0, 1]; arguments as in ``gradient_step``.
 
-    Args:
-        clean: float32 [B, H, W, C].
-        epsilon: float32 [B, 1, 1, 1].
-        seed: int32 [2].
-        first_row: The number of the first image in the global batch of several replicas.
-
-    Returns:
-        float32 [B, H, W, C].
+    ``first_row`` is the number of the first image in the global batch of several replicas.
     """
     noise = 2.0 * uniform_rows(tf.shape(clean), seed, first_row) - 1.0
     return into_ball(clean + epsilon * noise, clean, epsilon)

@@ -31,20 +31,12 @@ def blend(degenerate: tf.Tensor, images: tf.Tensor, factor: tf.Tensor) -> tf.Ten
 
 
 def brightness_table(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """The table of a blend with black.
-
-    Args:
-        images: uint8 [B, H, W, C].
-        factor: float32 [B], at least 0.
-
-    Returns:
-        uint8 [B, C, 256].
-    """
+    """The table of a blend with black, uint8 [B, C, 256]; arguments as in ``blend``."""
     return _blend_table(tf.zeros_like(images[:, :1, :1, :1]), images, factor)
 
 
 def contrast_table(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """The table of a blend with the mean luminance; arguments as in ``brightness_table``."""
+    """The table of a blend with the mean luminance."""
     mean = tf.reduce_mean(tf.cast(luminance(images), tf.float64), axis=[1, 2, 3], keepdims=True)
     return _blend_table(tf.floor(mean + 0.5), images, factor)
 
@@ -71,19 +63,12 @@ def luminance(images: tf.Tensor) -> tf.Tensor:
 
 
 def grey(images: tf.Tensor) -> tf.Tensor:
-    """The luminance in every channel; uint8 [B, H, W, C] to the same."""
+    """The luminance in every channel."""
     return tf.broadcast_to(luminance(images), tf.shape(images))
 
 
 def smooth(images: tf.Tensor) -> tf.Tensor:
-    """Mean of each pixel, weight 5, and its eight neighbours; the outermost pixels stay.
-
-    Args:
-        images: uint8 [B, H, W, C].
-
-    Returns:
-        uint8 [B, H, W, C].
-    """
+    """Mean of each pixel, weight 5, and its eight neighbours; the outermost pixels stay."""
     height, width = tf.shape(images)[1], tf.shape(images)[2]
     # The zeros are never seen; with them, an image of one row or column needs no case of its own.
     pixels = tf.pad(tf.cast(images, tf.int32), [[0, 0], [1, 1], [1, 1], [0, 0]])

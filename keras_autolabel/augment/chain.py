@@ -80,9 +80,6 @@ def all_together(
 def one_by_one(names: tuple[str, ...]) -> Callable:
     """The chain of one image after the other, compiled once for each shape of images.
 
-    Args:
-        names: The operations.
-
     Returns:
         ``chain(images, operation, magnitude)``: uint8 [B, H, W, C], int32 [B, depth] and float32
         [B, depth] to uint8 [B, H, W, C].
@@ -143,15 +140,7 @@ def _one_operation(image, operation, magnitude, names) -> tf.Tensor:
 
 
 def warp(image: tf.Tensor, transform: tf.Tensor) -> tf.Tensor:
-    """``image_ops.warp`` of one image in plain arithmetic, for which XLA has kernels.
-
-    Args:
-        image: uint8 [H, W, C].
-        transform: float32 [8].
-
-    Returns:
-        uint8 [H, W, C].
-    """
+    """``image_ops.warp`` of one image, in plain arithmetic, for which XLA has kernels."""
     height, width, channels = tf.unstack(tf.shape(image))
     y = tf.range(tf.cast(height, tf.float32))[:, tf.newaxis]
     x = tf.range(tf.cast(width, tf.float32))

@@ -4,7 +4,8 @@ There are three kinds: a *geometric* operation is a matrix, and all of them shar
 *point* operation is a table of 256 entries per image and channel, and all share one look-up; a
 *blend* is a degenerate image that is mixed in. A chain step does one of these to each image.
 
-All work on uint8, as Pillow does, so that a chain rounds after every step.
+All work on uint8, as Pillow does, so that a chain rounds after every step. Throughout, images are
+uint8 [B, H, W, C], magnitudes float32 [B], and tables uint8 [B, C, 256].
 """
 
 from collections.abc import Sequence
@@ -20,13 +21,7 @@ from keras_autolabel.augment import blend_ops
 def rotation(degrees: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
     """Rotation about the centre, counter-clockwise for positive degrees.
 
-    Args:
-        degrees: float32 [B].
-        height: Image height, a float scalar.
-        width: Image width, a float scalar.
-
-    Returns:
-        float32 [B, 8], see ``warp``.
+    As all transforms here it is float32 [B, 8], see ``warp``, of a height and a width in pixels.
     """
     radians = degrees * (np.pi / 180.0)
     cos, sin = tf.cos(radians), tf.sin(radians)
@@ -35,26 +30,26 @@ def rotation(degrees: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tens
 
 
 def horizontal_shear(slope: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """``x_in = x + slope·y`` from the upper left corner; arguments as in ``rotation``."""
+    """``x_in = x + slope·y`` from the upper left corner."""
     zero, one = tf.zeros_like(slope), tf.ones_like(slope)
     # Pixel centres lie half a pixel inside, hence the constant.
     return _transform(one, slope, slope / 2.0, zero, one, zero)
 
 
 def vertical_shear(slope: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """``y_in = y + slope·x`` from the upper left corner; arguments as in ``rotation``."""
+    """``y_in = y + slope·x`` from the upper left corner."""
     zero, one = tf.zeros_like(slope), tf.ones_like(slope)
     return _transform(one, zero, zero, slope, one, slope / 2.0)
 
 
 def horizontal_translation(fraction: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """``x_in = x + fraction·width``; arguments as in ``rotation``."""
+    """``x_in = x + fraction·width``."""
     zero, one = tf.zeros_like(fraction), tf.ones_like(fraction)
     return _transform(one, zero, fraction * width, zero, one, zero)
 
 
 def vertical_translation(fraction: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """``y_in = y + fraction·height``; arguments as in ``rotation``."""
+    """``y_in = y + fraction·height``."""
     zero, one = tf.zeros_like(fraction), tf.ones_like(fraction)
     return _transform(one, zero, zero, zero, one, fraction * height)
 
@@ -73,9 +68,6 @@ def warp(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
     Args:
         images: uint8 [B, H, W, C].
         transforms: float32 [B, 8]: a, b, c, d, e, f, 0, 0, in pixel indices.
-
-    Returns:
-        uint8 [B, H, W, C].
     """
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
@@ -91,15 +83,7 @@ def warp(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
 
 
 def autocontrast_table(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
-    """Stretches each channel to 0..255; a channel of one value stays (Pillow's ``autocontrast``).
-
-    Args:
-        images: uint8 [B, H, W, C].
-        magnitude: Unused.
-
-    Returns:
-        uint8 [B, C, 256].
-    """
+    """Stretches each channel to 0..255, unless it is of one value (Pillow's ``autocontrast``)."""
     pixels = tf.cast(images, tf.int32)
     low = tf.cast(tf.reduce_min(pixels, axis=[1, 2]), tf.float64)[..., tf.newaxis]
     high = tf.cast(tf.reduce_max(pixels, axis=[1, 2]), tf.float64)[..., tf.newaxis]
@@ -113,7 +97,7 @@ def autocontrast_table(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
 
 
 def equalize_table(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
-    """Flattens the histogram of each channel (Pillow's ``equalize``); arguments as above."""
+    """Flattens the histogram of each channel (Pillow's ``equalize``)."""
     counts = _histogram(images)
     pixels = tf.reduce_sum(counts, axis=-1, keepdims=True)
     brightest = tf.reduce_max(tf.where(counts > 0, tf.range(256), 0), axis=-1, keepdims=True)
@@ -125,44 +109,20 @@ def equalize_table(images: tf.Tensor, magnitude: tf.Tensor) -> tf.Tensor:
 
 
 def posterize_table(images: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
-    """Keeps the highest ``bits`` bits of each pixel.
-
-    Args:
-        images: uint8 [B, H, W, C].
-        bits: float32 [B], whole numbers in [0, 8].
-
-    Returns:
-        uint8 [B, C, 256].
-    """
+    """Keeps the highest ``bits`` bits of each pixel, whole numbers in [0, 8]."""
     dropped = tf.bitwise.left_shift(1, 8 - tf.cast(bits, tf.int32))
     table = tf.range(256) // dropped[:, tf.newaxis] * dropped[:, tf.newaxis]
     return _every_channel(table, images)
 
 
 def solarize_table(images: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
-    """Inverts each pixel that is not below ``threshold``.
-
-    Args:
-        images: uint8 [B, H, W, C].
-        threshold: float32 [B] in [0, 256].
-
-    Returns:
-        uint8 [B, C, 256].
-    """
+    """Inverts each pixel that is not below ``threshold``, in [0, 256]."""
     below = _ramp(tf.float32) < threshold[:, tf.newaxis]
     return _every_channel(tf.where(below, tf.range(256), 255 - tf.range(256)), images)
 
 
 def look_up(images: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
-    """Replaces each pixel by its entry in the table of its image and channel.
-
-    Args:
-        images: uint8 [B, H, W, C].
-        table: uint8 [B, C, 256].
-
-    Returns:
-        uint8 [B, H, W, C].
-    """
+    """Replaces each pixel by its entry in the table of its image and channel."""
     return tf.gather(tf.reshape(table, [-1]), _entry_of(images))
 
 

@@ -133,15 +133,8 @@ def from_clean_to_far(
 ) -> list[Moved]:
     """Images moved into at most ``most`` buckets of one row of the table, the cleanest first.
 
-    All buckets share the seed, so that they differ in nothing but the distance.
-
-    Args:
-        model: The model, whose augmentation, network and label policy are used.
-        images: uint8, or float in [0, 1], [B, H, W, C].
-        labels: int [B].
-        row: Row of the table.
-        most: Buckets, evenly spaced, the first and the last among them.
-        seed: Seed of what is drawn.
+    They are evenly spaced, the first and the last among them. All share the seed, so that they
+    differ in nothing but the distance.
     """
     images, labels = check_batch(images, labels)
     if model.augmentation is None:

@@ -6,12 +6,12 @@ from tensorflow import keras
 
 from keras_autolabel import projected_gradient_descent
 from keras_autolabel.augment.attack import (
-    of_logits,
     check_epsilon,
     crossentropy_of_truth,
     gradient_step,
     into_ball,
     margin,
+    of_logits,
 )
 from tests.conftest import linear_network
 from tests.keras_autolabel.augment.conftest import PIXELS, SHAPE, as_images, two_class_network
