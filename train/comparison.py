@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import IO, Any, NamedTuple
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -176,8 +176,9 @@ def run_jobs(folder: str, jobs: Sequence[Job], *, at_a_time: int, threads: int) 
     attacked = {job: is_attacked(job.method, methods) for job in jobs}
     waiting = [job for job in jobs if not is_done(folder, job, attacked=attacked[job])]
     epochs = Plan.read(folder).settings.epochs
-    running: dict[Job, _Process] = {}
+    running: dict[Job, subprocess.Popen] = {}
     failed: dict[Job, str] = {}
+    started: dict[Job, float] = {}
     # Shares of jobs that are done; of a job that a kill interrupted, its part.
     shares = {job: _share(folder, job, epochs) if job in waiting else 1.0 for job in jobs}
     with tqdm(
@@ -190,16 +191,18 @@ def run_jobs(folder: str, jobs: Sequence[Job], *, at_a_time: int, threads: int) 
             while waiting or running:
                 while waiting and len(running) < at_a_time:
                     job = waiting.pop(0)
-                    running[job] = _Process(folder, job, attacked[job], threads)
-                for job in [job for job, process in running.items() if process.has_ended()]:
+                    started[job] = time.time()
+                    running[job] = _start(folder, job, attacked[job], threads)
+                for job in [job for job, process in running.items() if process.poll() is not None]:
                     process = running.pop(job)
-                    reason = process.failure()
+                    process.stdin.close()
                     shares[job] = 1.0
-                    if reason:
-                        failed[job] = reason
-                        tqdm.write(f"{job} failed: {reason} (all of it: {process.log_file})")
+                    if process.returncode:
+                        log = os.path.join(job.folder(folder), LOG)
+                        failed[job] = _failure(process.returncode, log)
+                        tqdm.write(f"{job} failed: {failed[job]} (all of it: {log})")
                     else:
-                        tqdm.write(f"{job}: done in {time.time() - process.start:.0f} s")
+                        tqdm.write(f"{job}: done in {time.time() - started[job]:.0f} s")
                 shares |= {job: _share(folder, job, epochs) for job in running}
                 bar.set_description_str("; ".join(map(str, running)), refresh=False)
                 bar.n = round(sum(shares.values()), 3)
@@ -207,49 +210,33 @@ def run_jobs(folder: str, jobs: Sequence[Job], *, at_a_time: int, threads: int) 
                 time.sleep(0.2)
         finally:
             for process in running.values():
-                process.stop()
+                process.kill()
+                process.wait()
     return failed
 
 
-class _Process:
-    """The process of a job."""
-
-    def __init__(self, folder: str, job: Job, attacked: bool, threads: int):
-        os.makedirs(job.folder(folder), exist_ok=True)
-        self.log_file = os.path.join(job.folder(folder), LOG)
-        self.start = time.time()
-        self._log: IO[Any] = open(self.log_file, "ab")
-        root = str(pathlib.Path(__file__).parents[1])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        command = ["train.comparison_job", folder, job.method, job.seed, int(attacked), threads]
-        self._process = subprocess.Popen(
+def _start(folder: str, job: Job, attacked: bool, threads: int) -> subprocess.Popen:
+    os.makedirs(job.folder(folder), exist_ok=True)
+    root = str(pathlib.Path(__file__).parents[1])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    command = ["train.comparison_job", folder, job.method, job.seed, int(attacked), threads]
+    with open(os.path.join(job.folder(folder), LOG), "ab") as log:
+        return subprocess.Popen(
             [sys.executable, "-m", *map(str, command)],
             # It reads what never comes, and ends when this process has ended.
             stdin=subprocess.PIPE,
-            stdout=self._log,
+            stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": path},
         )
 
-    def has_ended(self) -> bool:
-        return self._process.poll() is not None
 
-    def failure(self) -> str | None:
-        """Why it failed; None: it did not."""
-        self._log.close()
-        self._process.stdin.close()
-        status = self._process.returncode
-        if status == 0:
-            return None
-        if status < 0:
-            return f"it was ended by signal {-status}"
-        text = pathlib.Path(self.log_file).read_text("utf-8", errors="replace")
-        return next((line for line in reversed(text.splitlines()) if line.strip()), "no reason")
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._log.close()
+def _failure(status: int, log: str) -> str:
+    """Why a process failed: the last line of its log."""
+    if status < 0:
+        return f"it was ended by signal {-status}"
+    text = pathlib.Path(log).read_text("utf-8", errors="replace")
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "no reason")
 
 
 def _share(folder: str, job: Job, epochs: int) -> float:
