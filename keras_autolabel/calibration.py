@@ -210,6 +210,13 @@ def numpy_bins(confidence: np.ndarray, num_bins: int) -> np.ndarray:
     return np.searchsorted(edges, confidence.astype(np.float32), side="right")
 
 
+def sums_of_predictions(confidence: np.ndarray, correct: np.ndarray, num_bins: int) -> np.ndarray:
+    """``calibration_sums`` of one bucket from confidences and what is right, float64 [R, 3]."""
+    bins = numpy_bins(confidence, num_bins)
+    columns = (np.ones(len(bins)), confidence, correct)
+    return np.stack([np.bincount(bins, x, num_bins) for x in columns], axis=-1)
+
+
 def binned_ece(confidence: np.ndarray, correct: np.ndarray, *, num_bins: int = 15) -> float:
     """``expected_calibration_error``, from confidences and what is right.
 
@@ -445,13 +452,9 @@ def brier_decomposition(
         (0.03125, 0.25, 0.25)
     """
     confidence, correct = check_pairs(confidence, correct)
-    bins = numpy_bins(confidence, num_bins)
-    count = np.bincount(bins)
-    filled = count > 0
-    weight = count[filled] / len(bins)
-    forecast, observed = (
-        np.bincount(bins, x)[filled] / count[filled] for x in (confidence, correct)
-    )
+    sums = sums_of_predictions(confidence, correct, num_bins)
+    count, forecast, observed = sums[sums[:, 0] > 0].T
+    weight, forecast, observed = count / len(correct), forecast / count, observed / count
     accuracy = correct.mean()
     return (
         float(weight @ (forecast - observed) ** 2),

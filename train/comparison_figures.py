@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from keras_autolabel.calibration import debiased_ece, numpy_bins
+from keras_autolabel.calibration import debiased_ece, sums_of_predictions
 from keras_autolabel.plots.comparisons import boxes
 from keras_autolabel.plots.style import DARK, legend_outside, middles, new_figure, tidy
 from keras_autolabel.plots.tables import DISTANCE
@@ -296,10 +296,8 @@ def _reliability(sets, num_bins: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean confidence and accuracy of each bin with at least 20 predictions; NaN of others."""
     confidence = np.concatenate([p.confidence for p in sets]).astype(np.float64)
     correct = np.concatenate([p.correct for p in sets])
-    place = numpy_bins(confidence, num_bins)
-    count = np.bincount(place, minlength=num_bins).astype(float)
-    count[count < 20] = np.nan
-    return tuple(np.bincount(place, x, minlength=num_bins) / count for x in (confidence, correct))
+    count, *sums = sums_of_predictions(confidence, correct, num_bins).T
+    return tuple(of_bin / np.where(count < 20, np.nan, count) for of_bin in sums)
 
 
 def plot_costs(measured: Measured) -> Figure:

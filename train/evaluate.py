@@ -188,13 +188,13 @@ def measure(
         batch_size=FLAGS.batch_size,
         num_bins=FLAGS.num_bins,
     )
-    rows, bins = [], []
+    rows, sums = [], None
     for corruption, severity, scores in sets:
-        bins.append(scores[-1].bins)
+        sums = scores[-1].sums() if sums is None else sums
         for temperature, score in zip(temperatures, scores, strict=True):
             figures = score.figures()
             rows.append(evaluation.Row(predictor.name, corruption, severity, temperature, figures))
-    return rows, bins[0]
+    return rows, sums
 
 
 def attack(predictor: Predictor, splits: data.Splits) -> dict[float, float]:

@@ -15,10 +15,10 @@ from data import corrupted_sets
 from keras_autolabel.augment.attack import crossentropy_of_truth, margin
 from keras_autolabel.calibration import (
     binned_ece,
-    calibration_sums,
     confidence_gap,
     debiased_ece,
     noise_floor,
+    sums_of_predictions,
 )
 from keras_autolabel.ranking import aurc, e_aurc
 from train.predictor import Predictor, size_of
@@ -45,7 +45,7 @@ class Scores:
     """
 
     def __init__(self, num_bins: int = 15):
-        self.bins = np.zeros((num_bins, 3))
+        self.num_bins = num_bins
         self.confidence: list[np.ndarray] = []
         self.correct: list[np.ndarray] = []
         self.nll = self.brier = 0.0
@@ -62,8 +62,6 @@ class Scores:
         log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
         probabilities = np.exp(log_probabilities)
         errors = probabilities - np.eye(logits.shape[-1])[labels]
-        sums = calibration_sums(labels, probabilities, num_bins=len(self.bins))
-        self.bins += sums[0].numpy()
         self.confidence.append(probabilities.max(axis=-1))
         self.correct.append(logits.argmax(axis=-1) == labels)
         self.nll -= float(log_probabilities[np.arange(len(labels)), labels].sum())
@@ -83,12 +81,16 @@ class Scores:
         confidence, correct = self.predictions()
         examples = len(correct)
         means = {"nll": self.nll / examples, "brier": self.brier / examples}
-        figures = figures_of_predictions(confidence, correct, num_bins=len(self.bins), **means)
+        figures = figures_of_predictions(confidence, correct, num_bins=self.num_bins, **means)
         return {"examples": examples, **figures}
 
     def predictions(self) -> tuple[np.ndarray, np.ndarray]:
         """Of each example its confidence, float64 [M], and whether it is right, bool [M]."""
         return np.concatenate(self.confidence), np.concatenate(self.correct)
+
+    def sums(self) -> np.ndarray:
+        """What a reliability diagram is drawn from, float64 [num_bins, 3]."""
+        return sums_of_predictions(*self.predictions(), self.num_bins)
 
 
 def figures_of_predictions(

@@ -80,7 +80,7 @@ def test_batches_give_what_all_at_once_gives(batch):
     for start in range(0, len(labels), batch):
         scores.add(labels[start : start + batch], logits[start : start + batch])
     assert scores.figures() == pytest.approx(figures_of(labels, logits), abs=1e-6)
-    assert scores.bins[:, 0].sum() == len(labels)
+    assert scores.sums()[:, 0].sum() == len(labels)
 
 
 def test_large_logits_stay_finite():
