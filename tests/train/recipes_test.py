@@ -15,17 +15,12 @@ SMALLER = ("--depth=10", "--width=1")
 
 @pytest.mark.parametrize(
     ("name", "write", "arguments", "moments"),
+    # The recipe of CIFAR-100 differs from that of CIFAR-10 in the data alone.
     [
         (
             "cifar10_augmix_autolabel",
             lambda folder: write_cifar("cifar10", folder, train=40, test=10),
             ["--holdout_examples=20", *SMALLER],
-            (CIFAR10_MEAN, CIFAR10_STD),
-        ),
-        (
-            "cifar100_augmix_autolabel",
-            lambda folder: write_cifar("cifar100", folder, train=300, test=100),
-            ["--holdout_examples=100", *SMALLER],
             (CIFAR10_MEAN, CIFAR10_STD),
         ),
         # The hold-out of 1,000 classes would be 150 MB at 224 pixels.

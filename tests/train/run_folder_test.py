@@ -264,18 +264,17 @@ class Poison(keras.callbacks.Callback):
             self.model.network.set_weights([kernel, bias])
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize(
-    ("at", "minutes", "off", "where", "kept"),
+    ("value", "at", "minutes", "off", "where", "kept"),
     [
         # Of four steps the one behind it is the first whose loss shows it, and the first that the
         # machine would have to wait for ...
-        (1, math.inf, None, "Epoch 1, step 3: the loss is not finite; 2 weights", 0),
-        (1, math.inf, 2, "Epoch 1, step 3: the loss is not finite; 2 weights", 0),
+        (np.nan, 1, math.inf, None, "Epoch 1, step 3: the loss is not finite; 2 weights", 0),
+        (np.inf, 1, math.inf, 2, "Epoch 1, step 3: the loss is not finite; 2 weights", 0),
         # ... and weights are looked at before they are kept, or measured on the hold-out.
-        (1, 0.0, None, "Epoch 1, step 2: 1 weights", 1),
-        (1, math.inf, 1, "Epoch 1, step 2: 1 weights", 0),
-        (3, math.inf, None, "Epoch 1, step 4: 1 weights", 0),
+        (np.inf, 1, 0.0, None, "Epoch 1, step 2: 1 weights", 1),
+        (np.nan, 1, math.inf, 1, "Epoch 1, step 2: 1 weights", 0),
+        (np.inf, 3, math.inf, None, "Epoch 1, step 4: 1 weights", 0),
     ],
 )
 def test_training_that_diverges_ends_at_once_and_no_checkpoint_has_it(
@@ -301,8 +300,6 @@ def _damage(path, how: str) -> None:
     content = path.read_bytes()
     if how == "truncated":
         path.write_bytes(content[: len(content) // 2])
-    elif how == "empty":
-        path.write_bytes(b"")
     elif how == "missing":
         path.unlink()
     else:
@@ -329,11 +326,15 @@ def test_the_next_checkpoint_takes_away_what_a_kill_left(tmp_path):
     assert run_folder.Checkpoints(_model(), str(tmp_path)).restore() == 4
 
 
-@pytest.mark.parametrize("how", ["truncated", "empty", "missing", "flipped"])
-@pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])
+# Without its index there is no checkpoint.
+@pytest.mark.parametrize(
+    ("how", "ending"),
+    [
+        *(("truncated", "index"), ("flipped", "index"), ("truncated", "data-00000-of-00001")),
+        *(("missing", "data-00000-of-00001"), ("flipped", "data-00000-of-00001")),
+    ],
+)
 def test_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, capsys, how, ending):
-    if (how, ending) == ("missing", "index"):
-        pytest.skip("there is no checkpoint without it")
     model = _model()
     checkpoints = run_folder.Checkpoints(model, str(tmp_path))
     states = []
