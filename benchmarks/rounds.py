@@ -77,7 +77,7 @@ class Case(NamedTuple):
         units: How many of ``unit`` are done at a time.
         unit: What a time is of.
         grows: What grows, and how large it is here, for the plot; None: stands alone.
-        clock: One of ``CLOCKS``; None: as --cores says.
+        clock: One of ``CLOCKS``, or a function that gives seconds; None: as --cores says.
     """
 
     what: str
@@ -85,7 +85,7 @@ class Case(NamedTuple):
     units: float = 1
     unit: str = "image"
     grows: tuple[str, float] | None = None
-    clock: str | None = None
+    clock: str | Callable[[], float] | None = None
 
 
 def benchmark(name: str, cases: Callable[[], Iterable[Case]], argv: Sequence[str]) -> None:
@@ -131,11 +131,13 @@ def machine() -> dict[str, str]:
 
 def measure(case: Case) -> list[dict[str, Any]]:
     """The rounds of each way of a case: seconds a unit, and ratios to those of the first way."""
-    clock = case.clock or ("processor" if FLAGS.cores == 1 else "wall")
+    name = case.clock or ("processor" if FLAGS.cores == 1 else "wall")
+    clock = name if callable(name) else CLOCKS[name]
+    name = clock.__name__ if callable(name) else name
     rows, runs = [], []
     for way in case.ways:
         row = {"what": case.what, "grows": case.grows, "by": way.name, "unit": case.unit}
-        rows.append(row | {"clock": clock, "note": "", "error": "", "seconds": [], "ratios": []})
+        rows.append(row | {"clock": name, "note": "", "error": "", "seconds": [], "ratios": []})
         try:
             start = time.perf_counter()
             run = way.build()
@@ -149,7 +151,7 @@ def measure(case: Case) -> list[dict[str, Any]]:
             runs.append((way, rows[-1], run))
     for _ in range(FLAGS.rounds):
         for _, row, run in runs:
-            row["seconds"].append(seconds_of(run, CLOCKS[clock]) / case.units)
+            row["seconds"].append(seconds_of(run, clock) / case.units)
     for way, row, run in runs:
         row["note"] = way.note(run) if callable(way.note) else way.note
         row["ratios"] = [x / y for x, y in zip(row["seconds"], rows[0]["seconds"], strict=False)]

@@ -55,6 +55,11 @@ def _read(
         read_batches = keys.batch(batch_size, drop_remainder).map(read, tf.data.AUTOTUNE)
     else:
         read_batches = keys.map(read, tf.data.AUTOTUNE).batch(batch_size, drop_remainder)
+    options = tf.data.Options()
+    # At the end of a fit TensorFlow waits for the tuning of parallel reads, up to seconds; where
+    # nothing is read, there is nothing to tune.
+    options.autotune.enabled = not source.in_memory
+    read_batches = read_batches.with_options(options)
     # Keras would make a step too many to find the end of a data set whose length it is not told.
     return read_batches.apply(tf.data.experimental.assert_cardinality(number)).prefetch(2)
 

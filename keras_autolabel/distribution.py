@@ -34,14 +34,22 @@ def check_strategy() -> None:
         )
 
 
+def is_of_workers(strategy: tf.distribute.Strategy) -> bool:
+    """Whether a strategy is that of several machines.
+
+    Args:
+        strategy: What a model is trained under.
+    """
+    return getattr(strategy, "cluster_resolver", None) is not None
+
+
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes: of several workers the first, else the only one.
 
     Args:
         strategy: What the model is trained under.
     """
-    cluster = getattr(strategy, "cluster_resolver", None)
-    return cluster is None or not cluster.task_id
+    return not (is_of_workers(strategy) and strategy.cluster_resolver.task_id)
 
 
 def function_of_chief(strategy: tf.distribute.Strategy) -> Callable[[int], int]:
@@ -52,7 +60,7 @@ def function_of_chief(strategy: tf.distribute.Strategy) -> Callable[[int], int]:
     Args:
         strategy: What the model is trained under.
     """
-    if getattr(strategy, "cluster_resolver", None) is None:
+    if not is_of_workers(strategy):
         return lambda number: number
 
     def of_first_replica(number):
@@ -126,17 +134,19 @@ def functions_of_rows(strategy: tf.distribute.Strategy, variables: Sequence) -> 
 def batches_under(
     strategy: tf.distribute.Strategy, batches: Callable[..., tf.data.Dataset]
 ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-    """Batches for ``fit``, of which each of several workers makes its own part alone.
+    """Batches for ``fit``, of which each of several workers makes its own part alone, without end.
 
     Args:
         strategy: What the model is trained under.
         batches: ``batches(input_context=...)`` gives the part of a worker, in batches of one
             replica; without, those of all.
     """
-    if getattr(strategy, "cluster_resolver", None) is None:
+    if not is_of_workers(strategy):
         return batches()
+    # Of batches that may end, workers would ask each other in every step whether there is one.
     return strategy.distribute_datasets_from_function(
-        lambda context: batches(input_context=context)
+        lambda context: batches(input_context=context).repeat(),
+        tf.distribute.InputOptions(experimental_fetch_to_device=False),
     )
 
 

@@ -33,7 +33,12 @@ from keras_autolabel.checks import (
     image_shape_of,
     parts_of,
 )
-from keras_autolabel.distribution import ONE_FOR_ALL_REPLICAS, check_strategy, replicas
+from keras_autolabel.distribution import (
+    ONE_FOR_ALL_REPLICAS,
+    check_strategy,
+    is_of_workers,
+    replicas,
+)
 from keras_autolabel.export import save_for_serving
 from keras_autolabel.labels import LabelTable, OneHot
 from keras_autolabel.losses import SoftTargetLoss
@@ -186,6 +191,9 @@ class AutoLabelModel(keras.Model):
         self.given_loss = None if isinstance(loss, SoftTargetLoss) else loss
         loss = self.given_loss or SoftTargetLoss(_LabelsOf(self.label_policy))
         super().compile(optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile, **kwargs)
+        if is_of_workers(self.distribute_strategy):
+            # Metrics are those of all workers; Keras 2 would add up what each of them has of these.
+            self.distribute_reduction_method = "first"
 
     def get_compile_config(self) -> dict:
         """The arguments of ``compile``."""
@@ -294,6 +302,20 @@ class AutoLabelModel(keras.Model):
         augmented = isinstance(x, AugmentedBatch) and self.given_loss is None
         y = label_rows(x) if augmented else class_numbers(y)
         return super().compute_loss(x, y, y_pred, sample_weight)
+
+    def get_metrics_result(self) -> dict:
+        """Keras' own; in a step of several workers the mean of what each of them has.
+
+        For ECE that is not what all of them have together, which Keras asks for when an epoch ends:
+        in each step that would be an exchange for each of the metrics' variables, here it is one.
+        """
+        of_workers = is_of_workers(self.distribute_strategy)
+        context = tf.distribute.get_replica_context()
+        if not of_workers or context is None:
+            return super().get_metrics_result()
+        # The method of the class is without Keras' sum over workers.
+        own = {metric.name: type(metric).result(metric) for metric in self.metrics}
+        return context.all_reduce(tf.distribute.ReduceOp.MEAN, own)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None) -> dict:
         """Keras' own, of class numbers."""

@@ -26,6 +26,7 @@ from keras_autolabel.distribution import (
     function_of_chief,
     functions_of_rows,
     is_chief,
+    is_of_workers,
     variables_apart,
 )
 from train.reasons import reason_of
@@ -234,6 +235,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.folder, self.minutes, self.asked_to_end = folder, minutes, asked_to_end
         self.keep = keep
         self.terminated, self.last = False, time.monotonic()
+        self.steps_apart, self.steps_to_wait, self.asked_at = 1, 1, self.last
         self.epoch, self.step = (tf.Variable(0, dtype=tf.int64) for _ in range(2))
         # How many numbers metrics keep is known when they have seen a batch.
         self.counted = tf.Variable(tf.zeros([0], tf.float64), shape=[None])
@@ -323,10 +325,23 @@ class Checkpoints(keras.callbacks.Callback):
             self._save(self.now, step)
 
     def _is_time(self) -> bool:
-        """Whether it is late, or training shall end; all workers do what the chief says."""
-        late = time.monotonic() - self.last > 60.0 * self.minutes
+        """Whether it is late, or training shall end; all workers do what the chief says.
+
+        Workers wait for each other to hear it, and so ask about once a second, as many steps apart
+        as the chief has said before.
+        """
+        self.steps_to_wait -= 1
+        if self.steps_to_wait > 0:
+            return False
+        now = time.monotonic()
+        late = now - self.last > 60.0 * self.minutes
         asked = self.terminated or self.asked_to_end()
-        late, asked = divmod(self.of_chief(2 * late + asked), 2)
+        pause = min(1.0, 60.0 * self.minutes) if is_of_workers(self.strategy) else 0.0
+        steps = int(self.steps_apart * pause / max(now - self.asked_at, 1e-6))
+        steps = max(1, min(steps, 2 * self.steps_apart))
+        self.steps_apart, answer = divmod(self.of_chief(4 * steps + 2 * late + asked), 4)
+        self.steps_to_wait, self.asked_at = self.steps_apart, now
+        late, asked = divmod(answer, 2)
         self.terminated = bool(asked)
         return bool(late or asked)
 
