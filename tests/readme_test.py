@@ -62,7 +62,7 @@ def test_every_flag_in_the_pages_exists(page, flags_of):
     commands = re.findall(r"python -m (train\.\w+)([^\n`]*)", page.replace("\\\n", " "))
     assert "train.compare" in {module for module, _ in commands}
     for module, arguments in commands:
-        known = {"help", *flags_of(module)}
+        known = {"help", "flagfile", *flags_of(module)}
         for name in re.findall(r"--(\w+)", arguments):
             assert name in known, f"{module} has no --{name}"
 

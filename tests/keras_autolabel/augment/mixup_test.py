@@ -5,7 +5,7 @@ from scipy import integrate, special, stats
 from tensorflow import keras
 
 from keras_autolabel import AutoLabel, AutoLabelModel, Mixup
-from keras_autolabel.augment.mixup import MixupDraw, with_own_partners
+from keras_autolabel.augment.mixup import MixupDraw
 from tests.conftest import linear_network
 from tests.keras_autolabel.augment.conftest import assert_independent, assert_uniform, cells_of
 
@@ -56,14 +56,13 @@ def test_partners_are_uniform_permutations_and_independent_of_the_mixes():
 
 def test_partners_are_rows_of_the_replica_drawn_apart(monkeypatch):
     labels, shuffle = LABELS[:6], tf.random.experimental.stateless_shuffle
-    drawn = Mixup().draw(labels, SEED)
-    assert with_own_partners(drawn, labels, SEED) is drawn
-    for module in ("distribution", "augment.mixup"):
-        monkeypatch.setattr(f"keras_autolabel.{module}.replicas", lambda: (1, 2))
-    own = with_own_partners(drawn, labels, SEED)
+    whole = Mixup().draw(LABELS[:12], SEED)
+    for module in ("distribution", "augment.augmentation", "augment.mixup"):
+        monkeypatch.setattr(f"keras_autolabel.{module}.replicas", lambda: (1, 2), raising=False)
+    own = Mixup().draw_own(labels, SEED)
     of_replica = shuffle(tf.range(6), tf.random.experimental.stateless_fold_in(SEED, 1))
     np.testing.assert_array_equal(own.partner, of_replica)
-    assert own.distance is drawn.distance
+    np.testing.assert_array_equal(own.distance, whole.distance[6:])
 
 
 # --- apply ----------------------------------------------------------------------------------------
