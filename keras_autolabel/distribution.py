@@ -145,8 +145,7 @@ def batches_under(
         return batches()
     # Of batches that may end, workers would ask each other in every step whether there is one.
     return strategy.distribute_datasets_from_function(
-        lambda context: batches(input_context=context).repeat(),
-        tf.distribute.InputOptions(experimental_fetch_to_device=False),
+        lambda context: batches(input_context=context).repeat()
     )
 
 
