@@ -314,7 +314,11 @@ class AutoLabelModel(keras.Model):
         if not of_workers or context is None:
             return super().get_metrics_result()
         # The method of the class is without Keras' sum over workers.
-        own = {metric.name: type(metric).result(metric) for metric in self.metrics}
+        own = {}
+        for metric in self.metrics:
+            result = type(metric).result(metric)
+            # Keras names the figures of a metric that has several as it does itself.
+            own.update(result if isinstance(result, dict) else {metric.name: result})
         return context.all_reduce(tf.distribute.ReduceOp.MEAN, own)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None) -> dict:
