@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from tensorflow import keras
 
 import keras_autolabel as kal
-from tests.conftest import numpy_calibration, numpy_softmax
+from tests.conftest import numpy_softmax
 
 KERAS_3 = hasattr(keras, "ops")
 SHAPE = (8, 8, 1)
@@ -44,6 +44,15 @@ def _compiled(model, *metrics):
     return model
 
 
+def _mixing(num_buckets=3, **options):
+    """A model of ten classes with mixup; without a graph of its step, which takes longest."""
+    model = kal.AutoLabelModel(
+        _network(), kal.Mixup(num_buckets=num_buckets), num_classes=10, **options
+    )
+    model.compile(keras.optimizers.Adam(0.01), run_eagerly=True)
+    return model
+
+
 def _refused(function, *values) -> str:
     """The one line that a call ends in; it names the values."""
     with pytest.raises(ValueError) as raised:
@@ -53,35 +62,6 @@ def _refused(function, *values) -> str:
     for value in values:
         assert value in message, message
     return message
-
-
-# --- 1: logits and probabilities ------------------------------------------------------------------
-
-
-def test_ece_compiled_into_the_model_is_that_of_the_probabilities(digits):
-    images, labels = digits
-    model = _compiled(
-        kal.AutoLabelModel(_network(), num_classes=10), kal.ExpectedCalibrationError()
-    )
-    model.fit(images[:600], labels[:600], epochs=2, verbose=0)
-    logs = model.evaluate(images[600:], labels[600:], verbose=0, return_dict=True)
-    logits = model.predict(images[600:], verbose=0).astype(np.float64)
-    expected, *_ = numpy_calibration(labels[600:], numpy_softmax(logits))
-    assert logs["ece"] == pytest.approx(expected, abs=1e-6)
-
-
-def test_logits_are_refused_where_probabilities_are_expected():
-    logits = [[4.0, -1.0], [0.5, 3.0]]
-    for measure in (kal.expected_calibration_error, kal.ExpectedCalibrationError().update_state):
-        with pytest.raises(tf.errors.InvalidArgumentError, match="softmax"):
-            measure([0, 1], logits)
-    plain = keras.Sequential([keras.Input((2,))])
-    plain.compile(loss="mse", metrics=[kal.ExpectedCalibrationError()])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="softmax"):
-        plain.evaluate(np.array(logits), np.eye(2), verbose=0)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="0..1"):
-        kal.expected_calibration_error([0, 2], [[0.5, 0.5], [0.25, 0.75]])
-    _refused(lambda: kal.TemperatureScaling().fit([0, 1], [[0.9, 0.1], [0.5, 0.5]]), "logits")
 
 
 # --- 2: preprocessing inside the network ----------------------------------------------------------
@@ -104,32 +84,33 @@ def test_a_network_that_rescales_is_told_of_and_right_in_its_own_range(digits, t
         )
     inside, outside = _network(rescaling), _network()
     inside.set_weights(outside.get_weights())
-    attack = kal.PGD(epsilon=0.1, num_steps=3, num_buckets=2)
+    attack = kal.PGD(epsilon=0.1, num_steps=2, num_buckets=2)
     models = [
         _compiled(kal.AutoLabelModel(inside, attack, num_classes=10, value_range=(0, 255))),
         _compiled(kal.AutoLabelModel(outside, attack, num_classes=10)),
     ]
     histories = []
     for model in models:
+        model.run_eagerly = True
         callback = kal.AutoLabel((images[600:700], labels[600:700]), step_size=0.5)
         options = {"epochs": 2, "shuffle": False, "verbose": 0, "callbacks": [callback]}
-        histories.append(model.fit(images[:600], labels[:600], **options).history)
+        histories.append(model.fit(images[:128], labels[:128], **options).history)
         batch = model.augment(images[:64], labels[:64])
         moved = np.abs(batch.images - images[:64] / np.float32(255)).max(axis=(1, 2, 3))
         # ε is on [0, 1] whatever the network's own range is.
         assert 0.05 < moved.max() <= 0.1 + 1e-6
     for name, values in histories[1].items():
         np.testing.assert_allclose(histories[0][name], values, rtol=1e-3, atol=1e-4, err_msg=name)
-    expected = models[1].predict(images[600:], verbose=0)
-    for given in (images[600:], images[600:] / 255):
+    expected = models[1].predict(images[600:700], verbose=0)
+    for given in (images[600:700], images[600:700] / 255):
         np.testing.assert_allclose(models[0].predict(given, verbose=0), expected, atol=1e-3)
     models[0].export(str(tmp_path / "exported"))
     exported = tf.saved_model.load(str(tmp_path / "exported"))
-    np.testing.assert_allclose(exported(images[600:])["logits"], expected, atol=1e-3)
+    np.testing.assert_allclose(exported(images[600:700])["logits"], expected, atol=1e-3)
     models[0].save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     assert again.value_range == (0, 255)
-    np.testing.assert_allclose(again.predict(images[600:], verbose=0), expected, atol=1e-3)
+    np.testing.assert_allclose(again.predict(images[600:700], verbose=0), expected, atol=1e-3)
 
 
 def test_applications_that_preprocess_are_told_of():
@@ -210,29 +191,16 @@ def test_floats_of_0_to_255_are_refused_wherever_they_come_in(digits, tmp_path):
 
 def test_the_probability_model_is_a_plain_model_of_calibrated_probabilities(digits, tmp_path):
     images, labels = digits
-    model = _compiled(kal.AutoLabelModel(_network(), kal.Mixup(), num_classes=10))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.fit(images[:600], labels[:600], verbose=0)
-    logits = model.predict(images[600:], verbose=0).astype(np.float64)
+    model = _mixing(label_policy=kal.MixupLabels())
+    model.fit(images[:64], labels[:64], verbose=0)
+    logits = model.predict(images[600:700], verbose=0).astype(np.float64)
     expected = numpy_softmax(logits / 1.7)
     plain = model.probability_model(temperature=1.7)
     plain.save(tmp_path / "model.keras")
     for one in (plain, keras.models.load_model(tmp_path / "model.keras")):
-        for given in (images[600:], images[600:] / 255, images[600:] / np.float32(255)):
+        for given in (images[600:700], images[600:700] / 255, images[600:700] / np.float32(255)):
             np.testing.assert_allclose(one.predict(given, verbose=0), expected, atol=1e-5)
     _refused(lambda: model.probability_model(temperature=0.0), "temperature=0.0")
-
-
-def test_the_networks_own_weights_are_saved_and_loaded_alone(digits, tmp_path):
-    images, labels = digits
-    model = _compiled(kal.AutoLabelModel(_network(), num_classes=10))
-    model.fit(images[:200], labels[:200], verbose=0)
-    model.network.save_weights(tmp_path / "network.weights.h5")
-    network = _network()
-    network.load_weights(tmp_path / "network.weights.h5")
-    expected = model.predict(images[:20], verbose=0)
-    np.testing.assert_allclose(network.predict(images[:20] / 255, verbose=0), expected, atol=1e-4)
 
 
 # --- 4: heads that return no logits ---------------------------------------------------------------
@@ -286,7 +254,7 @@ def test_what_is_no_layer_with_a_name_is_probed():
 @pytest.mark.parametrize("classes", [2, 10])
 def test_networks_that_return_logits_pass_whatever_their_weights(digits, classes):
     images = digits[0][:8]
-    for seed in range(10):
+    for seed in range(4):
         keras.utils.set_random_seed(seed)
         for network in (Subclassed(classes), Subclassed(classes, width=2)):
             model = _compiled(kal.AutoLabelModel(network, num_classes=classes))
@@ -299,25 +267,24 @@ def test_networks_that_return_logits_pass_whatever_their_weights(digits, classes
 
 def test_a_forgotten_callback_is_named_at_the_end_of_the_first_epoch(digits):
     images, labels = digits[0][:64], digits[1][:64]
-    model = _compiled(kal.AutoLabelModel(_network(), kal.Mixup(), num_classes=10))
+    model = _mixing()
     with pytest.warns(UserWarning, match="keras_autolabel.AutoLabel") as caught:
         model.fit(images, labels, epochs=2, verbose=0)
     assert len([w for w in caught if "keras_autolabel.AutoLabel" in str(w.message)]) == 1
-    fixed = kal.MixupLabels()
-    model = kal.AutoLabelModel(_network(), kal.Mixup(), num_classes=10, label_policy=fixed)
+    model = _mixing(label_policy=kal.MixupLabels())
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        _compiled(model).fit(images, labels, verbose=0, callbacks=[])
+        model.fit(images, labels, verbose=0, callbacks=[])
 
 
 @pytest.mark.parametrize("first", [True, False])
 def test_what_is_saved_is_the_table_of_the_next_epoch(digits, tmp_path, first):
     images, labels = digits
-    model = _compiled(kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=3), num_classes=10))
-    auto = kal.AutoLabel((images[600:800], labels[600:800]), step_size=0.5)
+    model = _mixing()
+    auto = kal.AutoLabel((images[600:700], labels[600:700]), step_size=0.5)
     saves = keras.callbacks.ModelCheckpoint(str(tmp_path / "{epoch}.keras"))
     callbacks = [auto, saves] if first else [saves, auto]
-    model.fit(images[:256], labels[:256], epochs=2, verbose=0, callbacks=callbacks)
+    model.fit(images[:64], labels[:64], epochs=2, verbose=0, callbacks=callbacks)
     for epoch, entry in enumerate(auto.history, start=1):
         saved = keras.models.load_model(tmp_path / f"{epoch}.keras")
         np.testing.assert_array_equal(saved.label_policy.confidence, entry["label"])
@@ -326,8 +293,8 @@ def test_what_is_saved_is_the_table_of_the_next_epoch(digits, tmp_path, first):
 @pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
 def test_the_best_checkpoint_has_the_labels_of_its_epoch(digits, tmp_path, ending):
     images, labels = digits
-    model = _compiled(kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=3), num_classes=10))
-    auto = kal.AutoLabel((images[600:800], labels[600:800]), step_size=0.5)
+    model = _mixing()
+    auto = kal.AutoLabel((images[600:700], labels[600:700]), step_size=0.5)
     path, weights = str(tmp_path / f"best{ending}"), []
 
     class Rating(keras.callbacks.Callback):
@@ -339,11 +306,11 @@ def test_the_best_checkpoint_has_the_labels_of_its_epoch(digits, tmp_path, endin
         path, "rating", mode="max", save_best_only=True, save_weights_only=ending != ".keras"
     )
     callbacks = [Rating(), saves, auto]
-    model.fit(images[:256], labels[:256], epochs=3, verbose=0, callbacks=callbacks)
+    model.fit(images[:64], labels[:64], epochs=3, verbose=0, callbacks=callbacks)
     if ending == ".keras":
         best = keras.models.load_model(path)
     else:
-        best = kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=3), num_classes=10)
+        best = _mixing()
         best.load_weights(path)
     first, second, third = (entry["label"] for entry in auto.history)
     assert np.any(first != second) and np.any(second != third)
@@ -355,7 +322,7 @@ def test_the_best_checkpoint_has_the_labels_of_its_epoch(digits, tmp_path, endin
 @pytest.mark.parametrize("first", [True, False])
 def test_an_order_that_keeps_old_labels_is_told_of(digits, tmp_path, first):
     images, labels = digits[0][:64], digits[1][:64]
-    model = _compiled(kal.AutoLabelModel(_network(), kal.Mixup(), num_classes=10))
+    model = _mixing()
     auto = kal.AutoLabel((images, labels), step_size=0.5)
     backup = keras.callbacks.BackupAndRestore(str(tmp_path))
     ordered = [auto, backup] if first else [backup, auto]
@@ -373,55 +340,15 @@ def test_an_order_that_keeps_old_labels_is_told_of(digits, tmp_path, first):
 
 
 def test_arguments_that_cannot_be_meant_are_refused(digits):
-    holdout = digits[0][:50], digits[1][:50]
-    network = _network()
-    _refused(lambda: kal.AutoLabelModel(network, kal.LabelTable((3,)), num_classes=10), "LabelTab")
-    _refused(lambda: kal.AugMix(num_buckets=2.5), "num_buckets=2.5")
-    _refused(lambda: kal.AutoLabel(holdout, num_bins=1.5), "num_bins=1.5")
-    _refused(lambda: kal.AutoLabel(holdout, examples_per_bucket=2.5), "examples_per_bucket=2.5")
-    _refused(lambda: kal.ExpectedCalibrationError(num_bins=1.5), "num_bins=1.5")
-    _refused(lambda: kal.LabelTable((2.5,)), "bucket_shape=2.5")
-    _refused(lambda: kal.LabelTable(3), "bucket_shape=3")
+    table, model = kal.LabelTable((3,)), kal.AutoLabelModel(_network(), num_classes=10)
+    _refused(lambda: kal.AutoLabelModel(_network(), table, num_classes=10), "LabelTable")
     _refused(lambda: kal.HalfAdversarial(0.1), "attack=0.1")
-    _refused(lambda: kal.AugMix(operations=None), "operations=None")
     _refused(lambda: kal.Mixup().dataset_transform(seed=0.5), "seed=0.5")
-
-
-NUMBERS = {
-    "beta": lambda wrong: kal.Mixup(beta=wrong),
-    "sigma": lambda wrong: kal.SoftCrop(sigma=wrong),
-    "severity": lambda wrong: kal.AugMix(severity=wrong),
-    "max_magnitude": lambda wrong: kal.RandAugment(max_magnitude=wrong),
-    "epsilon": lambda wrong: kal.PGD(epsilon=wrong),
-    "relative_step_size": lambda wrong: kal.PGD(epsilon=0.1, relative_step_size=wrong),
-    "step_size": lambda wrong: kal.AutoLabel((np.zeros([2, *SHAPE]), [0, 1]), step_size=wrong),
-    "smoothing": lambda wrong: kal.LabelSmoothing(wrong, num_classes=10),
-    "rho": lambda wrong: kal.ConfidenceCalibrated(num_classes=10, rho=wrong),
-    "exponent": lambda wrong: kal.PowerLabels(num_classes=10, exponent=wrong),
-    "temperature": lambda wrong: _untrained().probability_model(temperature=wrong),
-}
-
-
-def _untrained():
-    return kal.AutoLabelModel(_network(), num_classes=10)
-
-
-@pytest.mark.parametrize("name", NUMBERS)
-@pytest.mark.parametrize("wrong", ["0.5", None, [0.5]], ids=repr)
-def test_what_is_no_number_is_refused_by_name(name, wrong):
-    assert NUMBERS[name](0.5) is not None
-    _refused(lambda: NUMBERS[name](wrong), f"{name}=", repr(wrong))
-
-
-def test_numbers_of_an_attack_are_numbers(digits):
-    images, labels = digits[0][:2], digits[1][:2]
-    given = {"epsilon": 0.1, "step_size": 0.1, "num_steps": 1, "seed": [1, 2]}
-    for name in ("epsilon", "step_size"):
-        wrong = given | {name: "0.1"}
-        _refused(
-            lambda wrong=wrong: kal.projected_gradient_descent(_network(), images, labels, **wrong),
-            f"{name}='0.1'",
-        )
+    for wrong in ("0.5", None, [0.5]):
+        step_size = functools.partial(kal.AutoLabel, (digits[0], digits[1]), step_size=wrong)
+        temperature = functools.partial(model.probability_model, temperature=wrong)
+        _refused(step_size, f"step_size={wrong!r}")
+        _refused(temperature, f"temperature={wrong!r}")
 
 
 # --- 9: labels and data as Keras gives them -------------------------------------------------------
@@ -460,15 +387,12 @@ def on_class_numbers(digits):
     return _trained_on(digits[0][:120], digits[1][:120])[1]
 
 
-@pytest.mark.parametrize("kind", ["one_hot", "float_one_hot", "column", "floats", "sequence"])
+# What else labels may be stands in batch_test.py.
+@pytest.mark.parametrize("kind", ["one_hot", "sequence"])
 def test_labels_of_other_forms_train_as_class_numbers_do(digits, on_class_numbers, kind):
     images, labels = digits[0][:120], digits[1][:120]
-    one_hot = keras.utils.to_categorical(labels, 10)
     data = {
-        "one_hot": (images, one_hot.astype(np.int32)),
-        "float_one_hot": (images, one_hot),
-        "column": (images, labels[:, np.newaxis]),
-        "floats": (images, labels.astype(np.float32)),
+        "one_hot": (images, keras.utils.to_categorical(labels, 10)),
         "sequence": (Batches(images, labels),),
     }[kind]
     model, found = _trained_on(*data)
@@ -492,11 +416,11 @@ def test_folders_of_images_in_every_label_mode(tmp_path):
         keras.utils.set_random_seed(0)
         network = _network(keras.layers.Rescaling(1 / 255), classes=2)
         model = kal.AutoLabelModel(network, kal.Mixup(), num_classes=2, value_range=(0, 255))
-        _compiled(model, "accuracy").fit(data, epochs=3, verbose=0, callbacks=[kal.AutoLabel(data)])
+        model.compile("adam", metrics=["accuracy"], run_eagerly=True)
+        model.fit(data, verbose=0, callbacks=[kal.AutoLabel(data)])
         return model, [*model.get_weights(), *model.evaluate(data, verbose=0)]
 
-    numbers = tf.data.Dataset.from_tensor_slices([0] * 10 + [1] * 10).batch(5)
-    expected = None
+    trained = {}
     for label_mode in ("int", "categorical", "binary"):
         data = keras.utils.image_dataset_from_directory(
             str(tmp_path),
@@ -508,11 +432,8 @@ def test_folders_of_images_in_every_label_mode(tmp_path):
         )
         # Its images are floats of 0..255, for a network that rescales.
         unit = data.map(lambda images, labels: (images / 255.0, labels))
-        if expected is None:
-            images = unit.map(lambda images, _: images)
-            _, expected = trained_on(tf.data.Dataset.zip((images, numbers)))
-        model, found = trained_on(unit)
-        for one, other in zip(found, expected, strict=True):
+        model, trained[label_mode] = trained_on(unit)
+        for one, other in zip(trained[label_mode], trained["int"], strict=True):
             np.testing.assert_allclose(one, other, atol=1e-6, err_msg=label_mode)
         _refused(lambda model=model, data=data: model.fit(data, verbose=0), "[0, 1]", "255")
 
@@ -537,17 +458,17 @@ def test_soft_labels_and_string_losses_end_in_one_line(digits):
 
 def test_a_fresh_wrapper_is_built_as_soon_as_its_network_is(digits, tmp_path, capsys):
     images, labels = digits
-    model = _compiled(kal.AutoLabelModel(_network(), kal.AugMix(num_buckets=4), num_classes=10))
+    model = _mixing(4)
     assert model.built
     auto = kal.AutoLabel((images[600:700], labels[600:700]), step_size=0.5)
-    model.fit(images[:128], labels[:128], verbose=0, callbacks=[auto])
+    model.fit(images[:64], labels[:64], verbose=0, callbacks=[auto])
     model.save_weights(tmp_path / "model.weights.h5")
-    fresh = kal.AutoLabelModel(_network(), kal.AugMix(num_buckets=4), num_classes=10)
+    fresh = kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=4), num_classes=10)
     fresh.load_weights(tmp_path / "model.weights.h5")
     for one, other in zip(fresh.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     fresh.summary()
-    assert "(3, 4)" in capsys.readouterr().out
+    assert re.search(r"\(4,?\)", capsys.readouterr().out)
 
 
 def test_backup_and_restore_brings_the_table_back(digits, tmp_path):
@@ -556,7 +477,7 @@ def test_backup_and_restore_brings_the_table_back(digits, tmp_path):
 
     def run(stop_after=None, folder="whole"):
         keras.utils.set_random_seed(0)
-        model = _compiled(kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=2), num_classes=10))
+        model = _mixing(2)
 
         class Stop(keras.callbacks.Callback):
             def on_epoch_begin(self, epoch, logs=None):
@@ -567,10 +488,10 @@ def test_backup_and_restore_brings_the_table_back(digits, tmp_path):
         callbacks = [backup, kal.AutoLabel(holdout, step_size=0.5), Stop()]
         options = {"epochs": 3, "shuffle": False, "verbose": 0, "callbacks": callbacks}
         if stop_after is None:
-            model.fit(images[:128], labels[:128], **options)
+            model.fit(images[:64], labels[:64], **options)
         else:
             with pytest.raises(KeyboardInterrupt):
-                model.fit(images[:128], labels[:128], **options)
+                model.fit(images[:64], labels[:64], **options)
         return model
 
     whole = run()
@@ -588,10 +509,8 @@ def test_backup_and_restore_brings_the_table_back(digits, tmp_path):
 
 def test_the_progress_line_has_one_figure_of_the_labels(digits, tmp_path, capsys):
     images, labels = digits
-    model = _compiled(
-        kal.AutoLabelModel(_network(), kal.AugMix(), num_classes=10),
-        *("accuracy", kal.ExpectedCalibrationError()),
-    )
+    model = _mixing()
+    model.compile("adam", metrics=["accuracy", kal.ExpectedCalibrationError()], run_eagerly=True)
     csv = tmp_path / "log.csv"
     callbacks = [keras.callbacks.CSVLogger(csv), kal.AutoLabel((images[600:700], labels[600:700]))]
     history = model.fit(images[:64], labels[:64], verbose=2, callbacks=callbacks).history
@@ -599,35 +518,16 @@ def test_the_progress_line_has_one_figure_of_the_labels(digits, tmp_path, capsys
     for name in ("accuracy", "ece", "loss", "label_mean"):
         assert f"{name}: " in line
     assert "holdout" not in line and "label_confidence" not in line
-    assert len([name for name in history if name.startswith("label_confidence_")]) == 30
     header = csv.read_text("utf-8").splitlines()[0].split(",")
     assert set(history) - {"epoch"} <= set(header)
-    table = [history[f"label_confidence_{d}_{n}"][0] for d in range(3) for n in range(10)]
-    assert history["label_mean"][0] == pytest.approx(np.mean(table), abs=1e-6)
-    # The clean hold-out, with NumPy.
-    logits = model.predict(images[600:700], verbose=0).astype(np.float64)
-    expected = numpy_calibration(labels[600:700], numpy_softmax(logits))
-    found = [history[f"holdout_{name}"][0] for name in ("ece", "confidence", "accuracy")]
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    # One figure of each bucket, which others log.
+    assert {f"label_confidence_{n}" for n in range(3)} < set(history)
 
 
 # --- 12: compilation and channels -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "augmentation",
-    [
-        *(kal.AugMix(), kal.RandAugment(), kal.Mixup(), kal.CutMix(), kal.SoftCrop()),
-        *(kal.PGD(epsilon=0.1), kal.HalfAdversarial(kal.PGD(epsilon=0.1))),
-    ],
-    ids=lambda augmentation: type(augmentation).__name__,
-)
-def test_what_xla_cannot_compile_is_refused_by_name(augmentation):
-    model = kal.AutoLabelModel(_network(), augmentation, num_classes=10)
-    _refused(lambda: model.compile("sgd", jit_compile=True), type(augmentation).__name__)
-
-
-@pytest.mark.parametrize("augmentation", [None, kal.AugMix(), kal.Mixup()])
+@pytest.mark.parametrize("augmentation", [None, kal.Mixup()])
 def test_jit_compile_auto_is_off(augmentation):
     model = kal.AutoLabelModel(_network(), augmentation, num_classes=10)
     model.compile("sgd", jit_compile="auto")
@@ -656,14 +556,6 @@ def test_what_xla_compiles_trains_the_same(digits, augmentation):
         weights.append(model.network.get_weights())
     for one, other in zip(*weights, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3)
-
-
-def test_randaugment_on_four_channels_says_which_operations_cannot():
-    images, seed = np.zeros([2, 8, 8, 4], np.uint8), tf.constant([1, 2])
-    _refused(lambda: kal.RandAugment()(images, [0, 1], seed=seed), "color", "contrast", "4")
-    kept = [name for name in kal.RandAugment().operations if name not in ("color", "contrast")]
-    batch = kal.RandAugment(operations=kept)(images, [0, 1], seed=seed)
-    assert batch.images.shape == images.shape
 
 
 def test_compile_takes_its_arguments_by_place(digits):
@@ -707,7 +599,8 @@ def test_mistakes_of_construction_end_in_one_line():
             lambda wrong=wrong: kal.AutoLabelModel(network, num_classes=10, label_policy=wrong),
             f"label_policy={wrong!r}",
         )
-    _refused(lambda: kal.AutoLabelModel(_untrained(), num_classes=10), "model.network")
+    wrapped = kal.AutoLabelModel(network, num_classes=10)
+    _refused(lambda: kal.AutoLabelModel(wrapped, num_classes=10), "model.network")
     pixels = np.zeros([20, *SHAPE], np.uint8)
     _refused(lambda: kal.AutoLabel(pixels), "ndarray")
     model = _compiled(kal.AutoLabelModel(network, num_classes=10))
@@ -719,8 +612,7 @@ def test_mistakes_of_construction_end_in_one_line():
         )
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 3), (9, 9, 1)])
-@pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.parametrize(("shape", "warm"), [((8, 8, 3), True), ((9, 9, 1), False)])
 def test_images_of_another_size_or_number_of_channels_end_in_one_line(digits, shape, warm):
     images, labels = digits[0][:32], digits[1][:32]
     model = _compiled(kal.AutoLabelModel(_network(), num_classes=10))
@@ -794,7 +686,6 @@ def test_public_names_are_all_there_and_no_others():
     public = {name for name, value in vars(kal).items() if not isinstance(value, types.ModuleType)}
     assert {*kal.__all__} == {name for name in public if name[0] != "_"} | {"__version__"}
     holdout = np.zeros([20, *SHAPE], np.uint8), np.arange(20) % 10
-    model = _compiled(kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=2), num_classes=10))
-    auto = kal.AutoLabel(holdout)
+    model, auto = _mixing(), kal.AutoLabel(holdout)
     model.fit(*holdout, verbose=0, callbacks=[auto])
     assert auto.history[0].keys() == kal.LabelEpoch.__annotations__.keys()
