@@ -147,10 +147,16 @@ def few() -> data.Splits:
 
 
 def _trained(splits: data.Splits, **options) -> tuple[kal.AutoLabelModel, float]:
-    settings = Settings(batch_size=32, augmentation="none", labels="one_hot", **options)
-    model = build_model(settings, splits)
+    """After one epoch without a graph, which would take longer."""
+    model = _plain_model(splits, **options)
+    model.run_eagerly = True
     history = model.fit(splits.train.images, splits.train.labels, batch_size=32, verbose=0)
     return model, history.history["loss"][0]
+
+
+def _plain_model(splits: data.Splits, **options) -> kal.AutoLabelModel:
+    settings = Settings(batch_size=32, augmentation="none", labels="one_hot", **options)
+    return build_model(settings, splits)
 
 
 def test_precision_is_that_of_the_network_alone(few):
@@ -170,12 +176,9 @@ def test_precision_is_that_of_the_network_alone(few):
         assert keras.mixed_precision.global_policy().name == before.name
 
 
-def test_compiled_step_is_the_step(few):
-    for expected, actual in zip(
-        *(_trained(few, jit_compile=jit)[0].network.get_weights() for jit in (False, True)),
-        strict=True,
-    ):
-        np.testing.assert_allclose(actual, expected, atol=1e-4)
+def test_the_step_is_compiled_where_the_settings_say_so(few):
+    # What XLA makes of a step stands in keras_user_test.py.
+    assert [_plain_model(few, jit_compile=jit).jit_compile for jit in (False, True)] == [0, 1]
 
 
 @pytest.mark.parametrize("name", sorted(AUGMENTATIONS.keys() - {"none"}))
