@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 import keras_autolabel as kal
-from tests.conftest import linear_network, numpy_calibration, numpy_softmax, summaries
+from tests.conftest import Dimming, linear_network, numpy_calibration, numpy_softmax, summaries
 
 KERAS_3 = hasattr(keras, "ops")
 ROOT = pathlib.Path(__file__).parents[1]
@@ -72,8 +72,8 @@ class Watching(keras.callbacks.Callback):
 
 
 def test_early_stopping_brings_back_the_best_weights_and_their_labels():
-    model = kal.AutoLabelModel(linear_network(SHAPE, 3), kal.AugMix(num_buckets=2), num_classes=3)
-    model.compile(keras.optimizers.SGD(0.1))
+    model = kal.AutoLabelModel(linear_network(SHAPE, 3), Dimming(), num_classes=3)
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     watching = Watching()
     options = {"mode": "min", "patience": 2, "restore_best_weights": True}
     stop = keras.callbacks.EarlyStopping("rising", **options)
@@ -87,8 +87,9 @@ def test_early_stopping_brings_back_the_best_weights_and_their_labels():
 
 
 def test_tensorboard_has_the_labels_in_one_group_and_a_picture_of_them(tmp_path):
-    model = kal.AutoLabelModel(linear_network(SHAPE, 3), kal.AugMix(num_buckets=2), num_classes=3)
-    model.compile(keras.optimizers.SGD(0.1))
+    augmix = kal.AugMix(num_buckets=2, operations=("rotate",))
+    model = kal.AutoLabelModel(linear_network(SHAPE, 3), augmix, num_classes=3)
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     auto = kal.AutoLabel((IMAGES, LABELS), step_size=0.2)
     board = keras.callbacks.TensorBoard(str(tmp_path), write_graph=False)
     history = model.fit(IMAGES, LABELS, epochs=2, verbose=0, callbacks=[board, auto]).history
@@ -142,7 +143,7 @@ def test_many_classes_are_measured_as_numpy_does():
     images = RNG.uniform(size=[40, 2, 2, 1]).astype(np.float32)
     probabilities = numpy_softmax(network(images).numpy().astype(np.float64))
     labels = np.where(np.arange(40) % 2, probabilities.argmax(axis=-1), classes - 1 - np.arange(40))
-    model = kal.AutoLabelModel(network, kal.AugMix(num_buckets=2), num_classes=classes)
+    model = kal.AutoLabelModel(network, Dimming(), num_classes=classes)
     model.compile("sgd", metrics=["accuracy", kal.ExpectedCalibrationError()])
     logs = model.evaluate(images, labels, verbose=0, return_dict=True)
     ece, _, accuracy = numpy_calibration(labels, probabilities)
@@ -150,7 +151,7 @@ def test_many_classes_are_measured_as_numpy_does():
     found = [logs[name] for name in ("loss", "accuracy", "ece")]
     np.testing.assert_allclose(found, [loss, accuracy, ece], rtol=1e-4, atol=1e-5)
     # An update with labels softened by a half: of all classes but the true one, each gets the rest.
-    model.label_policy.confidence.assign(np.full([3, 2], 0.5))
+    model.label_policy.confidence.assign(np.full(3, 0.5))
     start = np.array(network.layers[-1].bias)
     batch = model.augment(images, labels)
     p = numpy_softmax(network(batch.images).numpy().astype(np.float64))
@@ -163,11 +164,19 @@ def test_many_classes_are_measured_as_numpy_does():
 
 
 def _trained():
-    model = kal.AutoLabelModel(_network(), kal.AugMix(num_buckets=2), num_classes=3)
-    model.compile(keras.optimizers.Adam(0.01), metrics=["accuracy", kal.ExpectedCalibrationError()])
+    """A model of its own: HDF5's test compiles it again."""
+    model = kal.AutoLabelModel(_network(), kal.Mixup(num_buckets=2), num_classes=3)
+    metrics = ["accuracy", kal.ExpectedCalibrationError()]
+    model.compile(keras.optimizers.Adam(0.01), metrics=metrics, run_eagerly=True)
     callbacks = [kal.AutoLabel((IMAGES, LABELS), step_size=0.2)]
     model.fit(IMAGES, LABELS, verbose=0, callbacks=callbacks)
     return model
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """One model for all exports."""
+    return _trained()
 
 
 @pytest.mark.skipif(not KERAS_3, reason="Keras 2 writes no subclassed model as HDF5")
@@ -180,7 +189,7 @@ def test_files_of_hdf5_load_by_themselves(tmp_path):
     assert copy.evaluate(IMAGES, LABELS, verbose=0) == model.evaluate(IMAGES, LABELS, verbose=0)
     # Keras builds the optimizer of an HDF5 file for other variables, of its own models too.
     for one in (model, copy):
-        one.compile(keras.optimizers.SGD(0.1), loss=one.loss)
+        one.compile(keras.optimizers.SGD(0.1), loss=one.loss, run_eagerly=True)
     options = {"verbose": 0, "shuffle": False}
     with pytest.warns(UserWarning, match="AutoLabel"):
         histories = [one.fit(IMAGES, LABELS, **options).history for one in (model, copy)]
@@ -196,9 +205,8 @@ def _interpreted(content: bytes, images: np.ndarray, signature=None) -> dict[str
     return {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
 
 
-def test_the_export_converts_to_tflite(tmp_path):
-    model = _trained()
-    model.export(str(tmp_path / "exported"), temperature=2.0)
+def test_the_export_converts_to_tflite(trained, tmp_path):
+    trained.export(str(tmp_path / "exported"), temperature=2.0)
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(tmp_path / "exported"), signature_keys=["serving_default"]
     )
@@ -208,18 +216,17 @@ def test_the_export_converts_to_tflite(tmp_path):
     ]
     images = np.round(255 * IMAGES[:5]).astype(np.uint8)
     found = _interpreted(converter.convert(), images, "serving_default")
-    logits = model.predict(images, verbose=0).astype(np.float64)
+    logits = trained.predict(images, verbose=0).astype(np.float64)
     np.testing.assert_allclose(found["logits"], logits, atol=1e-5)
     np.testing.assert_allclose(found["probabilities"], numpy_softmax(logits / 2.0), atol=1e-5)
     np.testing.assert_array_equal(found["class"], logits.argmax(axis=-1))
 
 
 @pytest.mark.skipif(not KERAS_3, reason="Keras 2 exports in one format")
-def test_keras_exports_as_litert(tmp_path):
-    model = _trained()
-    model.export(str(tmp_path / "model.tflite"), format="litert", verbose=False)
+def test_keras_exports_as_litert(trained, tmp_path):
+    trained.export(str(tmp_path / "model.tflite"), format="litert", verbose=False)
     (found,) = _interpreted((tmp_path / "model.tflite").read_bytes(), IMAGES[:5]).values()
-    np.testing.assert_allclose(found, model.predict(IMAGES[:5], verbose=0), atol=1e-5)
+    np.testing.assert_allclose(found, trained.predict(IMAGES[:5], verbose=0), atol=1e-5)
 
 
 def _run_by_onnx(path, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -230,24 +237,22 @@ def _run_by_onnx(path, images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.skipif(not KERAS_3, reason="Keras 2 exports in one format")
-def test_keras_exports_as_onnx(tmp_path):
+def test_keras_exports_as_onnx(trained, tmp_path):
     pytest.importorskip("tf2onnx")
-    model = _trained()
-    model.export(str(tmp_path / "model.onnx"), format="onnx", verbose=False)
+    trained.export(str(tmp_path / "model.onnx"), format="onnx", verbose=False)
     (found,) = _run_by_onnx(tmp_path / "model.onnx", IMAGES).values()
-    np.testing.assert_allclose(found, model.predict(IMAGES, verbose=0), atol=1e-5)
+    np.testing.assert_allclose(found, trained.predict(IMAGES, verbose=0), atol=1e-5)
 
 
-def test_the_export_converts_to_onnx(tmp_path):
+def test_the_export_converts_to_onnx(trained, tmp_path):
     pytest.importorskip("tf2onnx")
-    model = _trained()
-    model.export(str(tmp_path / "exported"), temperature=2.0)
+    trained.export(str(tmp_path / "exported"), temperature=2.0)
     convert = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", str(tmp_path / "exported")]
     convert += ["--signature_def", "serving_default", "--output", str(tmp_path / "model.onnx")]
     subprocess.run(convert, check=True, capture_output=True)
     images = np.round(255 * IMAGES).astype(np.uint8)
     found = _run_by_onnx(tmp_path / "model.onnx", images)
-    logits = model.predict(images, verbose=0).astype(np.float64)
+    logits = trained.predict(images, verbose=0).astype(np.float64)
     np.testing.assert_allclose(found["logits"], logits, atol=1e-5)
     np.testing.assert_allclose(found["probabilities"], numpy_softmax(logits / 2.0), atol=1e-5)
     np.testing.assert_array_equal(found["class"], logits.argmax(axis=-1))
