@@ -79,7 +79,7 @@ def test_sizes_may_be_unknown_where_there_is_no_network(augmentation):
     for one, other in zip(graph(IMAGES, LABELS), eager, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
     for augment in (graph, lambda x, y: augmentation(x, y, seed=SEED)):
-        for size in (0, 2):
+        for size in (0, augmentation.smallest_batch):
             assert augment(IMAGES[:size], LABELS[:size]).images.shape == (size, 4, 5, 1)
 
 
@@ -310,32 +310,23 @@ def test_batches_that_cannot_be_right_are_refused(augmentation):
             augmentation(images, labels, seed=SEED, network=NETWORK)
 
 
-@every_augmentation
-def test_a_batch_that_is_too_small_is_refused_in_one_line_in_graphs_too(augmentation):
-    smallest = 2 if isinstance(augmentation, Mixup | CutMix) else 1
-    network = linear_network((4, 5, 1), 3)
-    images, labels = IMAGES[:smallest], LABELS[:smallest]
-    assert len(augmentation(images, labels, seed=SEED, network=network).labels) == smallest
-    if smallest == 1:
-        return
-    with pytest.raises(ValueError, match=f"at least {smallest} .* Received: {smallest - 1}"):
-        augmentation(images[1:], labels[1:], seed=SEED)
-    model = AutoLabelModel(network, augmentation, num_classes=3)
+@pytest.mark.parametrize("name", ["Mixup", "CutMix"])
+def test_a_batch_that_is_too_small_is_refused_in_one_line_in_graphs_too(name):
+    with pytest.raises(ValueError, match="at least 2 .* Received: 1"):
+        ALL[name](IMAGES[:1], LABELS[:1], seed=SEED)
+    model = AutoLabelModel(linear_network((4, 5, 1), 3), ALL[name], num_classes=3)
     model.compile("sgd")
     data = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(11)
-    with pytest.raises(ValueError, match=f"at least {smallest} .* Received: 1$"):
+    with pytest.raises(ValueError, match="at least 2 .* Received: 1$"):
         model.fit(data, verbose=0)
 
 
-@every_augmentation
-def test_what_needs_the_network_says_so(augmentation):
-    if not augmentation.needs_network:
-        augmentation(IMAGES, LABELS, seed=SEED)
-        return
-    with pytest.raises(ValueError, match=f"{type(augmentation).__name__} needs the network"):
-        augmentation(IMAGES, LABELS, seed=SEED)
-    with pytest.raises(ValueError, match=f"{type(augmentation).__name__}.*in a dataset"):
-        augmentation.dataset_transform(seed=1)
+@pytest.mark.parametrize("name", ["PGD", "HalfAdversarial"])
+def test_what_needs_the_network_says_so(name):
+    with pytest.raises(ValueError, match=f"{name} needs the network"):
+        ALL[name](IMAGES, LABELS, seed=SEED)
+    with pytest.raises(ValueError, match=f"{name}.*in a dataset"):
+        ALL[name].dataset_transform(seed=1)
 
 
 @pytest.mark.parametrize("name", ALL)
