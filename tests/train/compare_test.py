@@ -98,42 +98,69 @@ def compare(run_commands, tmp_path_factory):
     return lambda *arguments: run_commands([["train.compare", *SMALL, *arguments]], printed)[0]
 
 
-TWO = "--methods=cutmix,cutmix_autolabel"
+TWO = "--methods=vanilla,cutmix_autolabel"
+LEARNED = Path("jobs/cutmix_autolabel-seed0")
 
 
 @pytest.fixture(scope="module")
-def finished(compare, tmp_path_factory):
-    """A comparison of two methods, and what the command printed."""
+def ended(compare, tmp_path_factory):
+    """The folder of a comparison; what it said when a job failed, its report, and at the end."""
     folder = tmp_path_factory.mktemp("comparison") / "of two"
-    ended = compare(TWO, f"--output_dir={folder}")
-    assert ended.status == 0, ended.stderr
-    return folder, ended
+    first = compare("--methods=cutmix_autolabel", f"--output_dir={folder}")
+    assert first.status == 0, first.stderr
+    # On top of what is done more methods may be asked for, one of which cannot be written.
+    obstacle = folder / "jobs" / "at-seed0" / "settings.json"
+    obstacle.mkdir(parents=True)
+    failed = compare(f"{TWO},at", f"--output_dir={folder}")
+    report = (folder / "report.md").read_text("utf-8")
+    shutil.rmtree(obstacle.parent)
+    return folder, failed, report, compare(TWO, f"--output_dir={folder}")
 
 
-def test_each_job_leaves_its_files_and_there_is_a_report(finished):
-    folder, ended = finished
+def test_a_job_that_fails_is_told_and_the_others_are_reported(ended):
+    folder, failed, report, last = ended
+    printed = failed.stdout + failed.stderr
+    assert "at, seed 0 failed: train.comparison_job: [Errno 21]" in printed
+    assert "1 jobs failed: at, seed 0." in failed.message()
+    # What was done was not done again.
+    assert "vanilla, seed 0: done" in printed and "cutmix_autolabel, seed 0" not in printed
+    assert "**at, seed 0 failed:**" in report and "| CutMix + AutoLabel |" in report
+    # What is compared with adversarial training is attacked, too.
+    assert "| Vanilla |" in report.split("## Accuracy under attack")[1]
+    assert last.status == 0, last.stderr
+    assert "seed 0" not in last.stdout + last.stderr
+    assert "failed" not in (folder / "report.md").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def finished(ended):
+    """The folder of a comparison of two methods."""
+    return ended[0]
+
+
+def test_each_job_leaves_its_files_and_there_is_a_report(ended):
+    folder, *_, last = ended
     jobs = {path.name for path in (folder / "jobs").iterdir()}
-    assert jobs == {"cutmix-seed0", "cutmix_autolabel-seed0"}
+    assert jobs == {"vanilla-seed0", LEARNED.name}
     for job in jobs:
         names = {path.name for path in (folder / "jobs" / job).iterdir()}
         assert names >= {"job.json", "predictions.npz", "history.csv", "model.keras"}
-    assert (folder / "report.html").exists() and "report.html" in ended.stdout
+    assert (folder / "report.html").exists() and "report.html" in last.stdout
     report = (folder / "report.md").read_text("utf-8")
-    assert "CutMix + AutoLabel against CutMix" in report
+    assert "| Vanilla |" in report and "| CutMix + AutoLabel |" in report
     assert "100 training, 100 hold-out, 300 test" in report
 
 
 def test_tensorboard_has_a_row_for_each_network_and_temperature(finished):
-    folder, _ = finished
     rows = {}
-    for page in folder.glob("jobs/*/tensorboard/hparams/*"):
+    for page in finished.glob("jobs/*/tensorboard/hparams/*"):
         found = summaries(page)
         row = settings_on_the_page(found)
         rows[row["method"], row["temperature"]] = found
     names = ("none", "clean_holdout", "augmented_holdout")
-    assert set(rows) == {(x, name) for x in ("cutmix", "cutmix_autolabel") for name in names}
+    assert set(rows) == {(x, name) for x in ("vanilla", "cutmix_autolabel") for name in names}
     for (method, name), found in rows.items():
-        job = json.loads((folder / "jobs" / f"{method}-seed0" / "job.json").read_text("utf-8"))
+        job = json.loads((finished / "jobs" / f"{method}-seed0" / "job.json").read_text("utf-8"))
         for figure in ("accuracy", "ece", "cacc", "cece"):
             value = float(tf.make_ndarray(found[figure, job["settings"]["epochs"]].tensor))
             assert value == pytest.approx(job["figures"][name][figure], rel=1e-6)
@@ -141,8 +168,7 @@ def test_tensorboard_has_a_row_for_each_network_and_temperature(finished):
 
 def test_figures_of_a_job_are_those_of_its_predictions(finished):
     """``train.evaluation`` computed the first from logits, NumPy computes the second here."""
-    folder, _ = finished
-    here = folder / "jobs" / "cutmix_autolabel-seed0"
+    here = finished / LEARNED
     content = json.loads((here / "job.json").read_text("utf-8"))
     arrays = np.load(here / "predictions.npz")
     for number, name in enumerate(("none", "clean_holdout", "augmented_holdout")):
@@ -161,12 +187,11 @@ def test_figures_of_a_job_are_those_of_its_predictions(finished):
     assert content["temperatures"]["none"] == 1.0
     # A network of four epochs is not sure enough, clean images are easier than moved ones.
     assert content["temperatures"]["clean_holdout"] < content["temperatures"]["augmented_holdout"]
-    assert content["settings"]["labels"] == "autolabel" and content["settings"]["beta"] == 1.0
+    assert content["settings"]["labels"] == "autolabel"
 
 
 def test_a_job_is_a_run_that_others_can_open(finished, run_commands, tmp_path):
-    folder, _ = finished
-    run = folder / "jobs" / "cutmix-seed0"
+    run = finished / "jobs" / "vanilla-seed0"
     command = ["train.evaluate", f"--model={run}", f"--output_dir={tmp_path}"]
     (ended,) = run_commands([command], tmp_path / "printed")
     assert ended.status == 0, ended.stderr
@@ -176,10 +201,9 @@ def test_a_job_is_a_run_that_others_can_open(finished, run_commands, tmp_path):
 
 
 def test_killed_at_a_random_moment_and_started_again_it_says_the_same(finished, compare, tmp_path):
-    folder, _ = finished
     again = tmp_path / "killed"
     # One of the two jobs is done, the other will be killed.
-    shutil.copytree(folder, again, ignore=shutil.ignore_patterns("cutmix_autolabel-seed0"))
+    shutil.copytree(finished, again, ignore=shutil.ignore_patterns(LEARNED.name))
     arguments = (TWO, f"--output_dir={again}")
     process = subprocess.Popen(
         [sys.executable, "-m", "train.compare", *SMALL, *arguments],
@@ -188,7 +212,7 @@ def test_killed_at_a_random_moment_and_started_again_it_says_the_same(finished, 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    progress = again / "jobs" / "cutmix_autolabel-seed0" / "progress.json"
+    progress = again / LEARNED / "progress.json"
 
     def epochs() -> int:
         return json.loads(progress.read_text("utf-8"))["epochs"] if progress.exists() else 0
@@ -200,50 +224,23 @@ def test_killed_at_a_random_moment_and_started_again_it_says_the_same(finished, 
     # A job ends with the comparison that started it.
     wait_until(lambda: not any(is_alive(int(child)) for child in children), seconds=60.0)
     assert epochs() < 4 and not (progress.parent / "job.json").exists()
-    done = again / "jobs" / "cutmix-seed0" / "job.json"
+    done = again / "jobs" / "vanilla-seed0" / "job.json"
     before = done.stat().st_mtime_ns
     ended = compare(*arguments)
     assert ended.status == 0, ended.stderr
     assert done.stat().st_mtime_ns == before
-    log = (progress.parent / "log.txt").read_text("utf-8")
-    assert "continues after epoch" in log
-    assert told(again) == told(folder)
-    first, second = (
-        np.load(progress.parent / "predictions.npz"),
-        np.load(folder / "jobs" / "cutmix_autolabel-seed0" / "predictions.npz"),
-    )
+    assert "continues after epoch" in (progress.parent / "log.txt").read_text("utf-8")
+    assert told(again) == told(finished)
+    first, second = (np.load(folder / LEARNED / "predictions.npz") for folder in (again, finished))
     for key in first:
         np.testing.assert_array_equal(first[key], second[key])
 
 
-def test_a_job_that_fails_is_told_and_the_others_go_on(finished, compare):
-    """On top of what is done: more methods may be asked for, one of which cannot be written."""
-    folder, _ = finished
-    obstacle = folder / "jobs" / "vanilla-seed0" / "settings.json"
-    obstacle.mkdir(parents=True)
-    methods = "--methods=vanilla,cutmix,cutmix_autolabel,at"
-    ended = compare(methods, f"--output_dir={folder}")
-    assert ended.status == 1 and "Traceback" not in ended.stderr
-    assert "vanilla, seed 0 failed: train.comparison_job: [Errno 21]" in ended.stdout + ended.stderr
-    assert "1 jobs failed: vanilla, seed 0." in ended.stderr.strip().splitlines()[-1]
-    report = (folder / "report.md").read_text("utf-8")
-    assert "**vanilla, seed 0 failed:**" in report and "| AT |" in report
-    assert "| AT |" in report.split("## Accuracy under attack")[1]
-    obstacle.rmdir()
-    ended = compare(methods, f"--output_dir={folder}")
-    assert ended.status == 0, ended.stderr
-    # At most the job that failed was done again.
-    assert "at, seed 0" not in ended.stdout + ended.stderr
-    report = (folder / "report.md").read_text("utf-8")
-    assert "failed" not in report and "| Vanilla |" in report
-
-
 def test_a_folder_of_other_settings_is_refused_with_the_difference(finished, compare):
-    folder, _ = finished
-    before = (folder / "comparison.json").read_bytes()
-    message = compare(TWO, "--epochs=5", "--l2=0.5", f"--output_dir={folder}").message()
+    before = (finished / "comparison.json").read_bytes()
+    message = compare(TWO, "--epochs=5", "--l2=0.5", f"--output_dir={finished}").message()
     assert "epochs: 4 there, 5 asked for; l2: 0.0001 there, 0.5 asked for" in message
-    assert (folder / "comparison.json").read_bytes() == before
+    assert (finished / "comparison.json").read_bytes() == before
 
 
 @pytest.fixture(scope="module")
