@@ -29,15 +29,15 @@ NETWORKS = {
     ),
     # 36.5 million (Zagoruyko & Komodakis, table 4). A block sees its input's and its own channels.
     "wide_resnet_28_10": (
-        lambda: wide_resnet((32, 32, 3), 10, **MOMENTS, l2=0.5),
+        lambda: wide_resnet((8, 8, 3), 10, **MOMENTS, l2=0.5),
         (36_479_194, 2 * (16 + 160 * 7 + 160 + 320 * 7 + 320 + 640 * 7 + 640)),
-        [(32, 32, 160)] * 4 + [(16, 16, 320)] * 4 + [(8, 8, 640)] * 4,
+        [(8, 8, 160)] * 4 + [(4, 4, 320)] * 4 + [(2, 2, 640)] * 4,
     ),
     # As torchvision's; a batch norm behind each of the 53 convolutions sees 26,560 channels.
     "resnet50": (
-        lambda: resnet50((64, 96, 3), 1000, **MOMENTS, l2=0.5),
+        lambda: resnet50((32, 64, 3), 1000, **MOMENTS, l2=0.5),
         (25_557_032, 2 * 26_560),
-        [(16, 24, 256)] * 3 + [(8, 12, 512)] * 4 + [(4, 6, 1024)] * 6 + [(2, 3, 2048)] * 3,
+        [(8, 16, 256)] * 3 + [(4, 8, 512)] * 4 + [(2, 4, 1024)] * 6 + [(1, 2, 2048)] * 3,
     ),
 }
 
@@ -103,7 +103,7 @@ def test_resnet50_is_version_1_5(built):
     kernel = np.zeros((7, 7, 3, 64))
     kernel[3, 3, :, :3] = np.eye(3)
     convolutions[0].set_weights([kernel])
-    image = np.random.default_rng(0).random((1, 64, 96, 3), "float32")
+    image = np.random.default_rng(0).random((1, 32, 64, 3), "float32")
     out = keras.Model(network.inputs[0], convolutions[0].output)(image)
     expected = (image[:, ::2, ::2] - np.array(IMAGENET_MEAN)) / IMAGENET_STD
     np.testing.assert_allclose(tf.cast(out, tf.float32)[..., :3], expected, atol=0.02)
