@@ -357,7 +357,8 @@ def test_holdouts_are_checked(holdout, value):
     ("argument", "value"),
     [
         *(("step_size", -0.1), ("step_size", np.nan), ("num_bins", 0), ("start_epoch", -1)),
-        *(("examples_per_bucket", 0), ("examples_per_bucket", -5), ("update", "alone")),
+        *(("examples_per_bucket", 0), ("examples_per_bucket", 2.5), ("update", "alone")),
+        ("num_bins", 1.5),
     ],
 )
 def test_arguments_are_checked(argument, value):

@@ -300,6 +300,8 @@ def _damage(path, how: str) -> None:
     content = path.read_bytes()
     if how == "truncated":
         path.write_bytes(content[: len(content) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
     elif how == "missing":
         path.unlink()
     else:
@@ -330,7 +332,8 @@ def test_the_next_checkpoint_takes_away_what_a_kill_left(tmp_path):
 @pytest.mark.parametrize(
     ("how", "ending"),
     [
-        *(("truncated", "index"), ("flipped", "index"), ("truncated", "data-00000-of-00001")),
+        *(("truncated", "index"), ("flipped", "index"), ("empty", "index")),
+        *(("truncated", "data-00000-of-00001"), ("empty", "data-00000-of-00001")),
         *(("missing", "data-00000-of-00001"), ("flipped", "data-00000-of-00001")),
     ],
 )
