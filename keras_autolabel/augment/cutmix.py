@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from keras_autolabel.augment.mixup import Mixup
+from keras_autolabel.augment.augmentation import Augmentation
+from keras_autolabel.augment.mixup import Mixup, with_own_partners
 from keras_autolabel.batch import AugmentedBatch, to_float
 
 
@@ -29,7 +31,7 @@ class CutMixDraw(NamedTuple):
 
 
 @keras.utils.register_keras_serializable(package="keras_autolabel")
-class CutMix(Mixup):
+class CutMix(Augmentation):
     """CutMix (Yun et al., 2019), with a share of its own per image, labelled as in mixup.
 
     The box has the shape of the image and the share γ of its area, γ from Beta(β, β); it lies
@@ -52,6 +54,21 @@ class CutMix(Mixup):
         True
     """
 
+    offers = Mixup.offers
+    smallest_batch = Mixup.smallest_batch
+    jit_compiles = Mixup.jit_compiles
+
+    def __init__(self, *, num_buckets: int = 10, beta: float = 1.0) -> None:
+        super().__init__(num_buckets=num_buckets)
+        # Who is mixed with whom, and how much, is as in mixup; where is this class's.
+        self.mixup = Mixup(num_buckets=num_buckets, beta=beta)
+        self.beta = beta
+
+    @property
+    def initial_confidence(self) -> np.ndarray:
+        """Ordinary CutMix, 1 − γ, at the middle of each bucket: float [N]."""
+        return self.mixup.initial_confidence
+
     def draw(
         self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
     ) -> CutMixDraw:
@@ -60,7 +77,11 @@ class CutMix(Mixup):
         seeds = tf.random.split(seed, 7)
         inside = tf.random.stateless_uniform([size], seeds[5]) < 0.5
         position = tf.random.stateless_uniform([size, 2], seeds[6])
-        return CutMixDraw(*self.draw_pairs(labels, seeds[:5], bucket), inside, position)
+        return CutMixDraw(*self.mixup.draw_pairs(labels, seeds[:5], bucket), inside, position)
+
+    def draw_own(self, labels: tf.Tensor, seed: tf.Tensor) -> CutMixDraw:
+        """Draws for the global batch, but partners among the rows that this replica has."""
+        return with_own_partners(super().draw_own(labels, seed), seed)
 
     def apply(
         self,
@@ -77,7 +98,7 @@ class CutMix(Mixup):
         columns = _covered(width, side, drawn.position[:, 1])
         box = rows[:, :, tf.newaxis, tf.newaxis] * columns[:, tf.newaxis, :, tf.newaxis]
         weight = tf.where(tf.reshape(drawn.inside, [-1, 1, 1, 1]), 1.0 - box, box)
-        return self.mixed(images, weight, labels, drawn)
+        return self.mixup.mixed(images, weight, labels, drawn)
 
 
 def _covered(length: tf.Tensor, share: tf.Tensor, position: tf.Tensor) -> tf.Tensor:

@@ -88,12 +88,7 @@ class Mixup(Augmentation):
 
     def draw_own(self, labels: tf.Tensor, seed: tf.Tensor) -> Any:
         """Draws for the global batch, but partners among the rows that this replica has."""
-        drawn = super().draw_own(labels, seed)
-        if replicas()[1] == 1:
-            return drawn
-        rows = tf.range(tf.shape(labels)[0])
-        partner = tf.random.experimental.stateless_shuffle(rows, seed=replica_seed(seed))
-        return drawn._replace(partner=partner)
+        return with_own_partners(super().draw_own(labels, seed), seed)
 
     def apply(
         self,
@@ -115,6 +110,20 @@ class Mixup(Augmentation):
         return self.moved(mixed, labels, drawn)._replace(
             partners=partners, mix=drawn.distance / 2.0
         )
+
+
+def with_own_partners(drawn: Any, seed: tf.Tensor) -> Any:
+    """The rows that this replica has of what was drawn, with partners among these rows.
+
+    Args:
+        drawn: A named tuple of tensors [B, ...], with ``partner``.
+        seed: int32 [2], the same on all replicas.
+    """
+    if replicas()[1] == 1:
+        return drawn
+    rows = tf.range(tf.shape(drawn.partner)[0])
+    partner = tf.random.experimental.stateless_shuffle(rows, seed=replica_seed(seed))
+    return drawn._replace(partner=partner)
 
 
 def smaller_share(shape, beta: float, seeds: tf.Tensor) -> tf.Tensor:
