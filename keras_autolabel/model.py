@@ -309,9 +309,12 @@ class AutoLabelModel(keras.Model):
         For ECE that is not what all of them have together, which Keras asks for when an epoch ends:
         in each step that would be an exchange for each of the metrics' variables, here it is one.
         """
-        of_workers = is_of_workers(self.distribute_strategy)
         context = tf.distribute.get_replica_context()
-        if not of_workers or context is None:
+        if not is_of_workers(self.distribute_strategy) or context is None:
+            return super().get_metrics_result()
+        # A metric inside another one asks the other workers by itself.
+        inside = [part for metric in self.metrics for part in metric.submodules]
+        if any(isinstance(part, keras.metrics.Metric) for part in inside):
             return super().get_metrics_result()
         # The method of the class is without Keras' sum over workers.
         own = {}

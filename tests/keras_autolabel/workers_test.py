@@ -24,6 +24,41 @@ AUGMENTATIONS = {
 }
 
 
+class Labels(keras.metrics.Metric):
+    """A metric that has two figures: the mean of the labels, and twice that."""
+
+    def __init__(self):
+        super().__init__("labels")
+        self.total, self.count = (
+            self.add_weight(name=name, initializer="zeros") for name in ("total", "count")
+        )
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.total.assign_add(tf.reduce_sum(tf.cast(y_true, tf.float32)))
+        self.count.assign_add(tf.cast(tf.size(y_true), tf.float32))
+
+    def result(self):
+        mean = self.total / self.count
+        return {"mean_label": mean, "twice": 2.0 * mean}
+
+
+class Inside(keras.metrics.Metric):
+    """A metric that is made of another one."""
+
+    def __init__(self):
+        super().__init__("inside")
+        self.labels = Labels()
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.labels.update_state(y_true, y_pred)
+
+    def result(self):
+        return self.labels.result()
+
+    def reset_state(self):
+        self.labels.reset_state()
+
+
 def _data(size: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(size)
     images = rng.integers(256, size=[size, *SHAPE]).astype(np.uint8)
@@ -35,10 +70,12 @@ def _train(strategy, augmentation) -> dict:
     with strategy.scope():
         network = linear_network(SHAPE, NUM_CLASSES)
         model = AutoLabelModel(network, augmentation, num_classes=NUM_CLASSES)
-        model.compile(keras.optimizers.SGD(0.5, momentum=0.9), metrics=["accuracy"])
+        metrics = ["accuracy", Inside() if isinstance(augmentation, PGD) else Labels()]
+        model.compile(keras.optimizers.SGD(0.5, momentum=0.9), metrics=metrics)
     data = tf.data.Dataset.from_tensor_slices(_data(24)).batch(8, drop_remainder=True)
     callback = AutoLabel(_data(100), step_size=0.5)
-    batches: dict[str, list[float]] = {"loss": [], "accuracy": []}
+    names = ("loss", "accuracy", "mean_label", "twice")
+    batches: dict[str, list[float]] = {name: [] for name in names}
 
     def keep(batch, logs):
         for name, figures in batches.items():

@@ -296,6 +296,25 @@ def test_training_that_diverges_ends_at_once_and_no_checkpoint_has_it(
     assert int(restored.draws) == kept and names_of_non_finite(restored.weights) == []
 
 
+def test_workers_ask_each_other_once_a_second(monkeypatch, tmp_path):
+    now, asked = [0.0], []
+    monkeypatch.setattr(run_folder.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run_folder, "is_of_workers", lambda strategy: True)
+    checkpoints = run_folder.Checkpoints(
+        _model(), str(tmp_path), asked_to_end=lambda: bool(asked.append(now[0]))
+    )
+    checkpoints.set_params({"steps": 100_000})
+    checkpoints.on_epoch_begin(0)
+    for step in range(1000):
+        now[0] += 0.01 if step < 500 else 0.05
+        checkpoints.on_train_batch_end(step, {"loss": 0.0})
+    steps = 100.0 * np.array([0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64])
+    # The pace is a whole number of steps.
+    np.testing.assert_allclose(np.diff(asked[:8]), np.append(steps[1:], 100.0) / 100.0, atol=0.011)
+    # Slower steps are noticed at the next question.
+    assert max(np.diff(asked)) < 5.0 and np.diff(asked)[-2:] == pytest.approx([1.0, 1.0], abs=0.06)
+
+
 def _damage(path, how: str) -> None:
     content = path.read_bytes()
     if how == "truncated":
