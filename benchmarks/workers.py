@@ -3,11 +3,12 @@
     pip install -e '.[benchmark,cluster]'
     python -m benchmarks.workers --output_dir=runs/benchmarks
 
-A small ResNet is trained on Fashion-MNIST under AugMix, with a checkpoint at the end; workers are
-on tf_keras, and each keeps to a core of its own, whatever --cores says. In each round both train
-together, then the first of them alone. Both at the same time, each a network of its own on the half
-batch that it has of a shared one, is what the two cores can give: what together falls short of that
-goes to what is exchanged and to waiting for the slower of the two, the rest to the machine.
+A small ResNet is trained on Fashion-MNIST, with a checkpoint at the end, under AugMix and under
+PGD, which computes eleven times as much between two exchanges. Workers are on tf_keras, and each
+keeps to a core of its own, whatever --cores says. In each round both train together, then the first
+of them alone. Both at the same time, each a network of its own on the half batch that it has of a
+shared one, is what the two cores can give: what together falls short of that goes to what is
+exchanged and to waiting for the slower of the two, the rest to the machine.
 """
 
 import json
@@ -28,7 +29,8 @@ from train import builders, run_folder
 from train.cluster import WORKER_ENVIRONMENT
 from train.settings import Settings
 
-BATCHES, IMAGES = (128, 512), 24576
+# Augmentation, images in a global batch, and images in a round.
+CASES = ("augmix", 128, 24576), ("augmix", 512, 24576), ("pgd", 128, 3072)
 TWO, ONE, APART = "two workers", "one worker", "two workers, a network each"
 WORKERS = 2
 
@@ -51,16 +53,16 @@ class Worker:
         self.several = tf.distribute.MultiWorkerMirroredStrategy()
         self.splits = data.load(dataset)
         self.folder = tempfile.TemporaryDirectory()
-        self.runs: dict[tuple[str, int], Callable[[], float]] = {}
+        self.runs: dict[tuple[str, str, int], Callable[[], float]] = {}
 
-    def build(self, way: str, batch_size: int, images: int, seed: int) -> None:
+    def build(self, way: str, augmentation: str, batch_size: int, images: int, seed: int) -> None:
         """Makes what ``run`` runs."""
         strategy = self.several if way == TWO else tf.distribute.get_strategy()
         size = batch_size // WORKERS if way == APART else batch_size
         # Labels that nothing has to update cost the same in a step.
-        settings = Settings(labels="one_hot", batch_size=size, seed=seed)
+        settings = Settings(augmentation=augmentation, labels="one_hot", batch_size=size, seed=seed)
         model = builders.build_model(settings, self.splits, strategy)
-        folder = os.path.join(self.folder.name, f"{way} {size}")
+        folder = os.path.join(self.folder.name, f"{way} {augmentation} {size}")
         checkpoints = run_folder.Checkpoints(model, folder)
         shared = partial(self.splits.train.training_batches, batch_size=size, seed=seed, epochs=99)
         batches = batches_under(strategy, shared)
@@ -76,11 +78,11 @@ class Worker:
             model.fit(batches, steps_per_epoch=steps, callbacks=[checkpoints, clock], verbose=0)
             return times[1] - times[0]
 
-        self.runs[way, batch_size] = run
+        self.runs[way, augmentation, batch_size] = run
 
-    def run(self, way: str, batch_size: int) -> float:
-        """Trains in as many steps as all the images of ``build`` are batches, and says how long."""
-        return self.runs[way, batch_size]()
+    def run(self, *what: str | int) -> float:
+        """Trains what ``build`` made of a way, augmentation and batch size; says how long."""
+        return self.runs[what]()
 
 
 class Group:
@@ -90,19 +92,18 @@ class Group:
         self.workers: list = []
         self.seconds = 0.0
 
-    def build(self, way: str, batch_size: int) -> Callable[[], int]:
+    def build(self, way: str, augmentation: str, batch_size: int, images: int) -> Callable[[], int]:
         """A function that trains in one way, and returns on how many images."""
         import ray
 
         if not self.workers:
             self.start(ray)
-        images = 2 * batch_size if FLAGS.tiny else IMAGES
         workers = self.workers[:1] if way == ONE else self.workers
-        seed = FLAGS.seed
-        ray.get([worker.build.remote(way, batch_size, images, seed) for worker in workers])
+        what = way, augmentation, batch_size
+        ray.get([worker.build.remote(*what, images, FLAGS.seed) for worker in workers])
 
         def run() -> int:
-            self.seconds += max(ray.get([each.run.remote(way, batch_size) for each in workers]))
+            self.seconds += max(ray.get([worker.run.remote(*what) for worker in workers]))
             return images
 
         return run
@@ -130,13 +131,14 @@ class Group:
 
 
 def cases() -> Iterator[Case]:
-    """Global batches of two sizes."""
+    """Global batches of two sizes under AugMix, and those of an attack."""
     group = Group()
-    for size in (128,) if FLAGS.tiny else BATCHES:
+    for augmentation, size, images in CASES[:1] if FLAGS.tiny else CASES:
+        what = augmentation, size, 2 * size if FLAGS.tiny else images
         yield Case(
-            f"AugMix, small ResNet, batches of {size}",
-            [Way(way, partial(group.build, way, size)) for way in (TWO, ONE, APART)],
-            grows=("batch", size),
+            f"{augmentation}, small ResNet, batches of {size}",
+            [Way(way, partial(group.build, way, *what)) for way in (TWO, ONE, APART)],
+            grows=("batch", size) if augmentation == "augmix" else None,
             clock=group.trained,
         )
 
