@@ -88,6 +88,8 @@ def test_update_confidence_together_by_hand():
     np.testing.assert_allclose(
         updated(0.6, 0.7, clean_weight=1.0), [[0.825, 1.0], [0.325, 0.63]], atol=1e-6
     )
+    # κ is 3 by default: 0.5 · (0.3 − 0.05).
+    np.testing.assert_allclose(updated(0.6, 0.7), [[0.925, 1.0], [0.425, 0.73]], atol=1e-6)
     # At κ = 0.5 the two cancel; over-confident there, they add up; the floor is the larger bound.
     np.testing.assert_allclose(updated(0.6, 0.7, clean_weight=0.5), table, atol=1e-6)
     np.testing.assert_allclose(
