@@ -10,12 +10,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("attack", "augment", "corrupt", "epoch", "loss", "metrics", "workers")
-# All of them in one process, since importing TensorFlow takes longer than they do; chains of two
-# operations, since graphs of all take longest.
+# All of them in one process, since importing TensorFlow takes longer than they do; with chains of
+# two operations and a linear network, since graphs take longest.
 DRIVER = """
 import functools, importlib, sys
 import keras_autolabel as kal
+import train.small_resnet
 from benchmarks import rounds
+from tests.conftest import linear_network
+train.small_resnet.small_resnet = lambda shape, classes, **_: linear_network(shape, classes)
 for name in ("AugMix", "RandAugment"):
     few = functools.partial(getattr(kal, name), operations=("rotate", "solarize"))
     setattr(kal, name, few)
