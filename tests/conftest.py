@@ -139,6 +139,7 @@ def mixed_precision(request):
 # Forks for each command after the imports, which take longer than the commands.
 SERVER = """
 import gc, json, os, runpy, sys
+gc.set_threshold(100_000, 20, 100)
 import scipy.ndimage, sklearn.datasets, sklearn.model_selection
 import train.comparison_report, train.evaluation, train.training
 
