@@ -277,8 +277,9 @@ def _dense_smooth_ece(confidence, correct):
     grid = np.linspace(0.0, 1.0, 1001)
 
     def error(sigma):
-        # Images of each residual by the mirrors at 0 and 1, again and again.
-        images = [sign * confidence + 2 * n for n in range(-3, 4) for sign in (1, -1)]
+        # Images of each residual by the mirrors at 0 and 1; of further ones a kernel as narrow as
+        # that of the root sees nothing.
+        images = [sign * confidence + 2 * n for n in range(-1, 2) for sign in (1, -1)]
         kernels = sum(
             np.exp(-0.5 * ((grid[:, np.newaxis] - image) / sigma) ** 2) for image in images
         )
@@ -294,7 +295,9 @@ def test_smooth_ece_equals_relplot_and_its_formula():
     # looks for the width in steps of 2^-10.
     error = smooth_ece(confidence, correct)
     assert error == pytest.approx(0.0826, abs=2e-4)
-    assert error == pytest.approx(_dense_smooth_ece(confidence, correct), abs=1e-5)
+    confidence, correct = confidence[:500], correct[:500]
+    expected = _dense_smooth_ece(confidence, correct)
+    assert smooth_ece(confidence, correct) == pytest.approx(expected, abs=1e-5)
     confidence, correct = confidence[:60] ** 0.1, correct[:60]
     expected = _dense_smooth_ece(confidence, correct)
     assert expected > 0.1 and smooth_ece(confidence, correct) == pytest.approx(expected, abs=1e-5)
@@ -314,7 +317,8 @@ def test_brier_decomposition_adds_up_to_scikit_learns_score_of_the_bins(predicti
         score = brier_score_loss(correct, binned)
         assert reliability - resolution + uncertainty == pytest.approx(score, rel=1e-9)
         assert uncertainty == pytest.approx(correct.var(), rel=1e-12)
-        best = np.array([correct[bins == r].mean() for r in bins])
+        rates = {r: correct[bins == r].mean() for r in set(bins)}
+        best = np.array([rates[r] for r in bins])
         assert resolution == pytest.approx(best.var(), abs=1e-12)
     # Two bins: (0.625, 0.5, weight 2/3) and (0.25, 0, 1/3); Acc 1/3.
     parts = brier_decomposition([0.5, 0.75, 0.25], [1, 0, 0], num_bins=2)

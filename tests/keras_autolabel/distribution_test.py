@@ -56,14 +56,14 @@ def _data(size: int) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(NUM_CLASSES, size=size)
 
 
-def _train(strategy, augmentation, *callbacks, weights=None, norms=(), **options) -> dict:
-    """Three epochs of three batches; what they leave behind."""
+def _train(strategy, augmentation, callback, *, weights=None, norms=(), **options) -> dict:
+    """Two epochs of three batches; what they leave behind."""
     with strategy.scope():
         layer = keras.layers.Dense(NUM_CLASSES, kernel_regularizer=keras.regularizers.L2(0.01))
         norms = [norm() for norm in norms]
         network = keras.Sequential([keras.Input(SHAPE), *norms, keras.layers.Flatten(), layer])
         layer.set_weights(linear_network(SHAPE, NUM_CLASSES).get_weights())
-        policy = LabelTable(augmentation.bucket_shape if augmentation else (1,), initial=0.7)
+        policy = LabelTable(augmentation.bucket_shape, initial=0.7)
         model = AutoLabelModel(network, augmentation, num_classes=NUM_CLASSES, label_policy=policy)
         model.compile(
             keras.optimizers.SGD(0.5, momentum=0.9, **options),
@@ -71,8 +71,8 @@ def _train(strategy, augmentation, *callbacks, weights=None, norms=(), **options
         )
     parts = _data(24) if weights is None else (*_data(24), weights)
     data = tf.data.Dataset.from_tensor_slices(parts).batch(8, drop_remainder=True)
-    history = model.fit(data, epochs=3, callbacks=list(callbacks), verbose=0).history
-    logs = {} if callbacks else model.evaluate(data, verbose=0, return_dict=True)
+    history = model.fit(data, epochs=2, callbacks=[callback], verbose=0).history
+    logs = {} if weights is None else model.evaluate(data, verbose=0, return_dict=True)
     return {
         "history": {name: [float(x) for x in values] for name, values in history.items()},
         "evaluate": {name: float(value) for name, value in logs.items()},
@@ -92,11 +92,11 @@ def _synchronized_norm() -> keras.layers.Layer:
 
 def _runs(strategy) -> dict:
     weights = np.linspace(0, 2, 24, dtype=np.float32)
-    # The table of one has two axes, one needs the network.
     averaged = {"use_ema": True, "ema_momentum": 0.5, "norms": [_synchronized_norm]}
+    # The table of one has two axes, one needs the network. Without an augmentation: ``_uneven``.
+    augmix = AugMix(num_buckets=2, max_depth=2, operations=("solarize",))
     return {
-        "weighted": _train(strategy, None, weights=weights),
-        "AugMix": _train(strategy, DRAWN["AugMix"], _callback(debias=True), **averaged),
+        "AugMix": _train(strategy, augmix, _callback(debias=True), weights=weights, **averaged),
         "PGD": _train(strategy, DRAWN["PGD"], _callback()),
     }
 
@@ -233,7 +233,7 @@ def one_device() -> dict:
     return _runs(tf.distribute.get_strategy())
 
 
-@pytest.mark.parametrize("run", ["weighted", "AugMix", "PGD"])
+@pytest.mark.parametrize("run", ["AugMix", "PGD"])
 def test_two_replicas_equal_one_device(two_replicas, one_device, run):
     actual, expected = two_replicas[run], one_device[run]
     for part in ("history", "evaluate"):
@@ -247,7 +247,6 @@ def test_two_replicas_equal_one_device(two_replicas, one_device, run):
 
 def test_the_table_was_learned(two_replicas):
     assert np.all(np.abs(np.subtract(two_replicas["PGD"]["table"], 0.7)) > 1e-3)
-    np.testing.assert_allclose(two_replicas["weighted"]["table"], [0.7])
 
 
 def test_replicas_with_rows_to_different_numbers_count_alike(two_replicas):
@@ -331,9 +330,9 @@ def test_half_of_each_replica_is_attacked(two_replicas):
 def test_rows_of_a_uniform_draw(shape, first_row):
     seed, whole_shape = tf.constant([7, -8]), [first_row + shape[0], *shape[1:]]
     # Compiled, TensorFlow draws other numbers than it does otherwise.
-    for compiled in (False, True) if shape == (3, 5) else (False,):
+    for compiled in (False, True) if (shape, first_row) == ((3, 5), 3) else (False,):
         plain, rows = (
-            tf.function(draw, jit_compile=compiled)
+            tf.function(draw, jit_compile=True) if compiled else draw
             for draw in (tf.random.stateless_uniform, uniform_rows)
         )
         whole = plain(whole_shape, seed)
