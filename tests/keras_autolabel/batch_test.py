@@ -51,8 +51,8 @@ def test_bytes_become_floats_and_floats_bytes():
     ids=lambda labels: f"{labels.dtype}{labels.shape}",
 )
 def test_labels_are_the_classes_that_they_name(labels):
-    shapes = [labels.shape, [None] * labels.ndim, [None, *labels.shape[1:]]]
-    shapes.append([3, None][: labels.ndim])
+    rank, columns = labels.ndim, labels.shape[1:]
+    shapes = {labels.shape, (None,) * rank, (None, *columns), (3, None)[:rank]}
     in_graphs = [
         tf.function(class_numbers, input_signature=[tf.TensorSpec(shape, labels.dtype)])
         for shape in shapes

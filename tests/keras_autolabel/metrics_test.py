@@ -71,28 +71,30 @@ def test_metric_with_sample_weight_equals_repeated_rows(case, predictions):
 
 
 @pytest.mark.parametrize("from_logits", [True, False, None])
-def test_metric_under_fit_and_evaluate(case, digits, from_logits):
-    make, figure = case
+def test_metrics_under_fit_and_evaluate(digits, from_logits):
     images, labels = digits
     network = linear_network((8, 8, 1), 10, scale=0.2)
     inputs = images / np.float32(255)
     weights, bias = network.get_weights()
     probabilities = numpy_softmax(inputs.reshape(len(inputs), -1) @ weights + bias)
-    expected = figure(labels, probabilities)
-    metric = make(from_logits=from_logits)
+    metrics, expected = [], {}
+    for kind, options, figure in METRICS.values():
+        metrics.append(kind(from_logits=from_logits, **options))
+        expected[metrics[-1].name] = figure(labels, probabilities)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits is True)
     if from_logits is None:
-        # Compiled into the model, the metric learns that it is given logits.
+        # Compiled into the model, a metric learns that it is given logits.
         model, loss = AutoLabelModel(network, num_classes=10), None
     else:
         softmax = [] if from_logits else [keras.layers.Softmax()]
         model = keras.Sequential([network, *softmax])
     # The learning rate is 0, so that both epochs end with the same network.
-    model.compile(keras.optimizers.SGD(0.0), loss, metrics=[metric])
+    model.compile(keras.optimizers.SGD(0.0), loss, metrics=metrics)
     history = model.fit(inputs, labels, batch_size=64, epochs=2, verbose=0).history
-    np.testing.assert_allclose(history[metric.name], [expected, expected], atol=1e-5)
     found = model.evaluate(inputs, labels, batch_size=50, verbose=0, return_dict=True)
-    np.testing.assert_allclose(found[metric.name], expected, atol=1e-5)
+    for name, value in expected.items():
+        np.testing.assert_allclose(history[name], [value, value], atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)
 
 
 def test_metric_config_round_trip():
