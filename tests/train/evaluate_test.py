@@ -334,7 +334,8 @@ def others(finished_run, run_commands, tmp_path_factory):
     np.save(published / "fog.npy", np.zeros([5, 16, 16, 1], np.uint8))
     pictures, run = f"--data_dir={folder / 'pictures'}", folder / "run"
     fit = [
-        *("train.fit", "--dataset=image_folder", "--image_size=16", "--crop_and_flip"),
+        *("tests.train.with_linear_network", "train.fit", "--dataset=image_folder"),
+        *("--image_size=16", "--crop_and_flip"),
         *("--skip_unreadable", "--augmentation=none", "--labels=one_hot", "--epochs=2"),
         *("--batch_size=8", "--holdout_examples=4", pictures, f"--output_dir={run}"),
     ]

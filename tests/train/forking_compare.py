@@ -15,8 +15,8 @@ import socket
 import sys
 from pathlib import Path
 
-from tests.conftest import linear_network
-from train import builders, comparison_job
+from tests.train.with_linear_network import build_linear_networks
+from train import comparison_job
 
 SOCKET, PID = "socket", "pid"
 STARTED = f"""#!/bin/sh
@@ -61,9 +61,7 @@ def serve(listening: socket.socket, ended: int) -> None:
 
 def main(folder: Path) -> None:
     """Runs the command that ``sys.argv`` holds."""
-    builders.build_network = lambda settings, train, num_classes: linear_network(
-        train.image_shape, num_classes, scale=0.05
-    )
+    build_linear_networks()
     program = folder / "python"
     program.write_text(STARTED, "utf-8")
     program.chmod(0o700)
