@@ -1,47 +1,22 @@
 """Every benchmark runs with sizes that say nothing, and writes what it measured."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
+
 NAMES = ("attack", "augment", "corrupt", "epoch", "loss", "metrics", "workers")
-# All of them in one process, since importing TensorFlow takes longer than they do; with chains of
-# two operations and a linear network, since graphs take longest.
-DRIVER = """
-import functools, importlib, sys
-import keras_autolabel as kal
-import train.small_resnet
-from benchmarks import rounds
-from tests.conftest import linear_network
-train.small_resnet.small_resnet = lambda shape, classes, **_: linear_network(shape, classes)
-for name in ("AugMix", "RandAugment"):
-    few = functools.partial(getattr(kal, name), operations=("rotate", "solarize"))
-    setattr(kal, name, few)
-rounds.define_flags()
-rounds.FLAGS(["benchmarks", "--tiny", "--rounds=1", f"--output_dir={sys.argv[1]}"])
-for name in sys.argv[2:]:
-    rounds.benchmark(name, importlib.import_module(f"benchmarks.{name}").cases, [name])
-"""
 
 
 @pytest.fixture(scope="module", name="folder")
-def fixture_folder(tmp_path_factory) -> Path:
+def fixture_folder(run_commands, tmp_path_factory) -> Path:
     """What all benchmarks have written."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", DRIVER, folder, *NAMES],
-        cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
+    command = ["tests.benchmarks.all_of_them", str(folder), *NAMES]
+    (ended,) = run_commands([command], folder / "printed")
+    assert ended.status == 0, ended.stderr[-3000:]
     return folder
 
 
