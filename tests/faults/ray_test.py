@@ -14,14 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow import keras
 
-from keras_autolabel.distribution import is_chief
 from tests import howto_test
 from tests.conftest import ROOT, environment
-from train import builders, training
+from tests.faults.devices_test import AUGMENTATIONS, check_equal, train_on
 from train.run_folder import last_checkpoint, read_history
-from train.settings import Settings
 
 pytestmark = [
     pytest.mark.faults,
@@ -34,7 +31,6 @@ FIT = (
     *("--train_examples=400", "--holdout_examples=100", "--examples_per_bucket=40"),
     *("--batch_size=100", f"--epochs={EPOCHS}"),
 )
-AUGMENTATIONS = ("augmix", "randaugment", "pgd")
 SECONDS = 300
 
 
@@ -151,49 +147,7 @@ def train_on_both(folder: str) -> None:
     tf.get_logger().setLevel("ERROR")
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     assert strategy.num_replicas_in_sync == 2
-    builders.build_network = _without_batch_norm
-    for name in AUGMENTATIONS:
-        settings = Settings(
-            dataset="digits",
-            augmentation=name,
-            train_examples=160,
-            # Of 202 or 606 augmented images the last batch is not full; 101 have no equal parts.
-            holdout_examples=101,
-            examples_per_bucket=0,
-            num_buckets=2,
-            attack_steps=2,
-            epsilon=0.1,
-            step_size=0.5,
-            epochs=3,
-            batch_size=40,
-        )
-        splits = builders.load_data(settings)
-        for by, scope in (("workers", strategy), ("device", tf.distribute.get_strategy())):
-            if by == "device" and not is_chief(strategy):
-                continue
-            here = Path(folder, f"{name} on {by}")
-            here.mkdir(parents=True, exist_ok=True)
-            model = builders.build_model(settings, splits, scope)
-            training.train(model, settings, splits, str(here))
-            if is_chief(strategy):
-                np.savez(
-                    here / "weights", builders.label_table(model), *model.network.get_weights()
-                )
-
-
-def _without_batch_norm(settings, split, num_classes: int) -> keras.Model:
-    """A layer of 16, with weights from NumPy."""
-    network = keras.Sequential(
-        [
-            keras.Input(split.image_shape),
-            keras.layers.Flatten(),
-            keras.layers.Dense(16, "relu"),
-            keras.layers.Dense(num_classes),
-        ]
-    )
-    rng = np.random.default_rng(0)
-    network.set_weights([0.3 * rng.normal(size=w.shape) for w in network.get_weights()])
-    return network
+    train_on(strategy, Path(folder), by="workers")
 
 
 @pytest.fixture(scope="module")
@@ -232,18 +186,7 @@ def on_both(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_two_workers_equal_one_device(on_both, name):
-    on_workers, on_device = (on_both / f"{name} on {by}" for by in ("workers", "device"))
-    actual, expected = (read_history(str(path)) for path in (on_workers, on_device))
-    assert len(actual) == 3 and expected[2]["loss"] < expected[0]["loss"]
-    for row, other in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(list(row.values()), list(other.values()), atol=1e-5)
-    table, *weights = np.load(on_workers / "weights.npz").values()
-    expected_table, *expected_weights = np.load(on_device / "weights.npz").values()
-    np.testing.assert_allclose(table, expected_table, atol=1e-5)
-    # Learned, from 1.
-    assert np.all(expected_table < 0.99)
-    for one, other in zip(weights, expected_weights, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
+    check_equal(on_both, name, by="workers")
 
 
 def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
