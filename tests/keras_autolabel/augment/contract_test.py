@@ -186,10 +186,18 @@ def test_distances_of_training_are_uniform_and_in_their_buckets(augmentation):
 # --- in models and data sets ----------------------------------------------------------------------
 
 
+@pytest.fixture
+def eagerly():
+    """Graphs are compared above, and cost most of the time."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @every_augmentation
+@pytest.mark.usefixtures("eagerly")
 def test_a_model_with_it_learns_and_is_saved_and_loaded(augmentation, tmp_path):
     model = AutoLabelModel(linear_network((4, 5, 1), 3), augmentation, num_classes=3, seed=5)
-    # Graphs are compared above, and cost most of the time.
     model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     callback = AutoLabel((IMAGES, LABELS), step_size=0.5)
     model.fit(IMAGES, LABELS, batch_size=6, verbose=0, shuffle=False, callbacks=[callback])
