@@ -180,7 +180,7 @@ def test_an_image_leaves_at_its_first_wrong_prediction(trained):
 def test_the_highest_loss_of_all_steps_and_restarts_is_kept(trained):
     network, images, labels = trained
     # Images that a far stronger attack does not break: all of them stay in all restarts.
-    strong = _attack(network, images, labels, epsilon=0.05, num_steps=20, num_restarts=5)
+    strong = _attack(network, images, labels, epsilon=0.05, num_steps=10, num_restarts=3)
     robust = np.flatnonzero(~_wrong(network, strong, labels))
     images, labels = tf.gather(images, robust), tf.gather(labels, robust)
     assert len(robust) > 50
@@ -262,7 +262,7 @@ def test_the_margin_sees_through_logits_that_are_too_large(trained):
         return 1e4 * network(images, training=training)
 
     def robust(network, loss):
-        adversarial = _attack(network, images, labels, epsilon=0.2, num_steps=20, loss=loss)
+        adversarial = _attack(network, images, labels, epsilon=0.2, num_steps=10, loss=loss)
         return ~_wrong(steep, adversarial, labels)
 
     # exp(−1e4·margin) is 0 in single precision, and so is the gradient of the cross-entropy:

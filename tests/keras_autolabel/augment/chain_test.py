@@ -99,8 +99,9 @@ def test_compiled_on_the_cpu_where_it_pays_together_elsewhere(monkeypatch):
 
 
 def test_it_is_compiled_for_shapes_and_not_for_values(photographs):
-    compiled = chain.one_by_one(NAMES)
-    batch = _every_operation(photographs[:1])
+    compiled = chain.one_by_one(("rotate", "posterize", "color"))
+    operation = np.arange(7, dtype=np.int32).reshape(7, 1) % 3
+    batch = photographs[:7], operation, np.float32(operation)
     # What XLA takes for a constant is no parameter, and is compiled again for every value.
     (entry,) = re.findall(r"entry_computation_layout=\{\((.*?)\)->", _hlo(compiled, batch))
     assert len(re.findall(r"\b[uf]\d+\[|\bs32\[", entry)) == 3
