@@ -9,6 +9,14 @@ from tests.conftest import Dimming, linear_network, numpy_calibration, numpy_sof
 SHAPE = (8, 8, 1)
 
 
+@pytest.fixture
+def eagerly():
+    """The pass over the hold-out without a graph, which takes longest."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 def _model(augmentation=None, *, seed=0, scale=0.3, run_eagerly=True) -> AutoLabelModel:
     # A graph of the train step takes most of the time: where nothing depends on it, there is none.
     network = linear_network(SHAPE, 10, scale=scale)
@@ -61,6 +69,7 @@ def test_table_after_each_epoch_is_equation_1(digits):
     assert np.ptp(table) > 0.01
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_together_all_labels_take_one_step(digits):
     images, labels = digits
     holdout = images[100:250], labels[100:250]
@@ -76,6 +85,7 @@ def test_together_all_labels_take_one_step(digits):
     assert abs(step) > 0.01 and acc.max() < table.min() and table.max() < 1.0
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("last", [False, True])
 def test_every_callback_gets_every_figure_wherever_it_stands(digits, last):
     seen = []
@@ -105,6 +115,7 @@ def test_the_next_epoch_trains_with_the_new_labels(digits):
         np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_without_the_noise_floor(digits):
     holdout = images, labels = [part[100:250] for part in digits]
     model, callback = _model(scale=0.1), AutoLabel(holdout, step_size=0.5, debias=True)
@@ -126,6 +137,7 @@ def test_without_the_noise_floor(digits):
     np.testing.assert_allclose(model.label_policy.confidence, table, atol=1e-5)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_dataset_as_holdout_equals_arrays(digits):
     images, labels = (part[100:250] for part in digits)
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(40)
@@ -139,6 +151,7 @@ def test_a_dataset_as_holdout_equals_arrays(digits):
         np.testing.assert_allclose(table, tables[0], atol=1e-6)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_number_of_bins(digits):
     holdout = [part[100:250] for part in digits]
     model, callback = _model(), AutoLabel(holdout, num_bins=3)
@@ -148,6 +161,7 @@ def test_number_of_bins(digits):
     assert np.abs(ece - _measured(model, *holdout)[0]).max() > 1e-3
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_labels_do_not_fall_under_chance(digits):
     images, labels = digits
     holdout = images[labels > 0][:100], labels[labels > 0][:100]
@@ -160,6 +174,7 @@ def test_labels_do_not_fall_under_chance(digits):
     np.testing.assert_allclose(model.label_policy.confidence, [0.1, 0.1, 0.1], atol=1e-6)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_start_epoch(digits):
     holdout = [part[100:250] for part in digits]
     model, callback = _model(), AutoLabel(holdout, start_epoch=2)
@@ -214,6 +229,7 @@ def test_the_pass_compiles_once_and_visits_every_bucket_in_one_go(digits):
         np.testing.assert_array_equal(np.sort(seen[bucket == n]), np.sort(labels))
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("size", [37, 100])
 def test_samples_are_stratified_and_new_each_epoch(digits, size):
     images, labels = digits
@@ -242,6 +258,7 @@ def test_samples_are_stratified_and_new_each_epoch(digits, size):
     assert len(set(samples)) == 6
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_sample_is_never_larger_than_the_holdout(digits):
     holdout = [part[100:130] for part in digits]
     tables = []
@@ -253,6 +270,7 @@ def test_a_sample_is_never_larger_than_the_holdout(digits):
     np.testing.assert_allclose(tables[2], tables[0], atol=1e-6)
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize(("num_buckets", "size"), [(3, 1500), (2, 2000), (5000, 1)])
 def test_by_default_4500_images_are_divided_among_the_buckets(num_buckets, size):
     holdout = np.zeros([2000, *SHAPE], np.uint8), np.arange(2000) % 10
@@ -298,6 +316,7 @@ class Breaking(keras.callbacks.Callback):
             self.model.network.set_weights([kernel, np.full_like(bias, np.nan)])
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_network_that_is_no_number_ends_training_and_leaves_the_labels(digits):
     holdout = tuple(part[100:250] for part in digits)
     model, callback = _model(), AutoLabel(holdout, step_size=0.5)
@@ -311,6 +330,7 @@ def test_a_network_that_is_no_number_ends_training_and_leaves_the_labels(digits)
     assert np.isnan(history["holdout_ece_0"][1])
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_history_says_where_it_begins_when_a_model_is_trained_on(digits, capsys):
     holdout = tuple(part[100:250] for part in digits)
     images, labels = (part[:64] for part in digits)
