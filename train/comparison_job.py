@@ -80,7 +80,8 @@ def augmented_logits(
         Their classes, int [M], of mixed images the larger one, and logits, float [M, K].
     """
 
-    @tf.function(reduce_retracing=True)
+    # AutoGraph would take seconds to translate what has no loop or condition of Python's.
+    @tf.function(reduce_retracing=True, autograph=False)
     def moved_logits(images, labels, batch_seed):
         batch = augmentation(images, labels, seed=batch_seed, network=predictor.network)
         return batch.labels, predictor.network(batch.images, training=False)

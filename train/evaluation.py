@@ -383,7 +383,8 @@ def robust_accuracy(
         ValueError: If the attack finds probabilities, or a gradient that is not finite.
     """
 
-    @tf.function(reduce_retracing=True)
+    # AutoGraph would take seconds to translate what has no loop or condition of Python's.
+    @tf.function(reduce_retracing=True, autograph=False)
     def attack(images, labels, epsilon, batch_seed):
         moved = kal.projected_gradient_descent(
             predictor.network,

@@ -76,6 +76,7 @@ class Predictor:
         self._logits = tf.function(
             lambda images: self.network(images, training=False),
             input_signature=[tf.TensorSpec([None, *self.image_shape], tf.float32)],
+            autograph=False,
         )
 
     def check_images(self, image_shape: Sequence[int]) -> None:
