@@ -161,8 +161,12 @@ def html_of(report: Report) -> str:
     )
 
 
-def write(folder: str, jobs: Sequence[Job], failed: Mapping[Job, str]) -> None:
-    """Writes ``report.html``, ``report.md`` and ``figures/`` into the folder of a comparison."""
+def write(folder: str, jobs: Sequence[Job], failed: Mapping[Job, str]) -> Report:
+    """Writes ``report.html``, ``report.md`` and ``figures/`` into the folder of a comparison.
+
+    Returns:
+        What they show.
+    """
     report = report_of(folder, jobs, failed)
     here = pathlib.Path(folder)
     (here / "figures").mkdir(exist_ok=True)
@@ -174,3 +178,4 @@ def write(folder: str, jobs: Sequence[Job], failed: Mapping[Job, str]) -> None:
         (here / "figures" / f"{figure.name}.svg").write_text(svg, "utf-8")
     (here / "report.md").write_text(markdown_of(report), "utf-8")
     (here / "report.html").write_text(html_of(report), "utf-8")
+    return report

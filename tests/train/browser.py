@@ -82,7 +82,7 @@ class Page:
         os.close(self._read)
         os.close(self._write)
 
-    def load(self, file: Path, *, width: int, dark: bool = False) -> None:
+    def load(self, file: Path, *, width: int) -> None:
         """Opens a file in a window of so many CSS pixels, and waits until it is all there."""
         self.requests, self.errors, self._loaded = [], [], False
         self._call(
@@ -92,11 +92,15 @@ class Page:
             deviceScaleFactor=1,
             mobile=width < 600,
         )
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._call("Emulation.setEmulatedMedia", features=[scheme])
+        self.prefer(dark=False)
         self._call("Page.navigate", url=file.resolve().as_uri())
         while not self._loaded:
             self._receive()
+
+    def prefer(self, *, dark: bool) -> None:
+        """Has the reader prefer dark pages, or light ones."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._call("Emulation.setEmulatedMedia", features=[scheme])
 
     def evaluate(self, expression: str) -> Any:
         """The value of an expression of JavaScript."""

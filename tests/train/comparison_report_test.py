@@ -22,8 +22,7 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     jobs = made_up.make(folder / "all", tuple(METHODS), (0, 1))
     failed = {Job("mixup", 7): "the disk <is> full"}
-    comparison_report.write(str(folder / "all"), jobs, failed)
-    return folder / "all", comparison_report.report_of(str(folder / "all"), jobs, failed)
+    return folder / "all", comparison_report.write(str(folder / "all"), jobs, failed)
 
 
 class _Tables(html.parser.HTMLParser):
@@ -153,12 +152,11 @@ def page(tmp_path_factory):
         yield page
 
 
-@pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_browser_shows_all_of_it_and_asks_for_nothing(page, written, tmp_path, width, dark):
+def test_a_browser_shows_all_of_it_and_asks_for_nothing(page, written, tmp_path, width):
     folder, report = written
     file = folder / "report.html"
-    page.load(file, width=width, dark=dark)
+    page.load(file, width=width)
     assert page.requests == [file.resolve().as_uri()]
     assert page.errors == []
     assert page.evaluate("[...document.querySelectorAll('tbody')].map(x => x.rows.length)") == [
@@ -173,9 +171,12 @@ def test_a_browser_shows_all_of_it_and_asks_for_nothing(page, written, tmp_path,
     assert all(left >= 0 and right <= width and height > 50 for left, right, height in sizes)
     # Wide tables scroll inside, the page does not.
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    luminance = sum(map(int, re.findall(r"\d+", background)[:3])) / 765
-    assert luminance < 0.2 if dark else luminance > 0.9
+    luminances = []
+    for dark in (False, True):
+        page.prefer(dark=dark)
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        luminances.append(sum(map(int, re.findall(r"\d+", background)[:3])) / 765)
+    assert luminances[0] > 0.9 and luminances[1] < 0.2
     page.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 100_000
 

@@ -8,7 +8,8 @@ from scipy import stats
 
 from keras_autolabel.calibration import debiased_ece
 from tests.train import made_up
-from train import comparison_report
+from train.comparison_findings import findings_of
+from train.comparison_paper import tables_of
 from train.comparison_statistics import (
     Difference,
     Predicted,
@@ -160,18 +161,17 @@ def test_the_error_from_test_images_is_the_spread_over_test_sets():
     assert found == pytest.approx(np.std(drawn), rel=0.25)
 
 
-def test_the_report_says_what_its_figures_say(made):
-    folder, jobs = made
-    report = comparison_report.report_of(str(folder), jobs, {})
-    finding = report.findings[0]
-    table = next(table for table in report.tables if table.name == "methods")
+def test_the_report_says_what_its_figures_say(made, measured):
+    folder, _ = made
+    finding, tables = findings_of(measured)[0], tables_of(measured)
+    table = next(table for table in tables if table.name == "methods")
     cells = {row[0].text: row for row in table.rows}
     for title in ("AugMix", "AugMix + AutoLabel"):
         assert f"{100 * cells[title][9].value:.1f}" in finding.details()
     assert finding.title() == "AugMix + AutoLabel against AugMix"
     # AugMix is number 2 and AutoLabel with it number 3; seeds add 3, 4 and 5 to 10 s.
     assert finding.cost == pytest.approx(17.0 / 16.0)
-    costs = next(table for table in report.tables if table.name == "costs")
+    costs = next(table for table in tables if table.name == "costs")
     seconds = [
         json.loads((folder / "jobs" / f"augmix-seed{seed}" / "job.json").read_text())["seconds"]
         for seed in SEEDS
