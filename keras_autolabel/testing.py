@@ -59,9 +59,9 @@ def check_augmentation(
         _check_fields(batch, augmentation, labels, image_shape)
     _check_seeds(augment, images, labels, first)
     _assert_equal(first, floats, "uint8 and float images must give the same batch")
-    bucketed = _check_buckets(augment, images, labels)
+    _check_buckets(augment, images, labels)
     if hasattr(augmentation, "dataset_transform") and not augmentation.needs_network:
-        _check_dataset(augmentation, images, labels, bucketed)
+        _check_dataset(augmentation, images, labels, first)
     if hasattr(augmentation, "get_config"):
         config = keras.utils.serialize_keras_object(augmentation)
         again: Any = _Caller(keras.utils.deserialize_keras_object(config), network)
@@ -122,24 +122,19 @@ def _check_seeds(augment, images, labels, first) -> None:
     assert _differ(first, other), "another seed must give another batch"
 
 
-def _check_buckets(augment, images, labels) -> AugmentedBatch:
-    """Gives the batch whose images are in a bucket each, the next one after the other."""
+def _check_buckets(augment, images, labels) -> None:
     augmentation = augment.augmentation
     count = int(np.prod(augmentation.bucket_shape))
-    for bucket in (0, count - 1, _each(count)):
+    each = np.arange(BATCH, dtype=np.int32) % count
+    for bucket in (0, count - 1, tf.constant(each)):
         batch = augment(images, labels, SEED, bucket)
         asked = np.broadcast_to(bucket, [BATCH])
         reported = np.array_equal(batch.bucket, asked)
         assert reported, f"bucket {bucket} was asked for. Received: {batch.bucket.numpy()}"
         _check_fields(batch, augmentation, labels, images.shape[1:])
-    return batch
 
 
-def _each(count: int) -> tf.Tensor:
-    return tf.range(BATCH) % count
-
-
-def _check_dataset(augmentation, images, labels, bucketed) -> None:
+def _check_dataset(augmentation, images, labels, eager) -> None:
     data = tf.data.Dataset.from_tensors((images, labels)).repeat(2)
     first, second = data.apply(augmentation.dataset_transform(seed=1)).as_numpy_iterator()
     batch = AugmentedBatch(*map(tf.constant, first[0]))
@@ -149,10 +144,9 @@ def _check_dataset(augmentation, images, labels, bucketed) -> None:
     _assert_equal(first[0], again[0], "a dataset must repeat itself from its seed")
     assert _differ(first[0], second[0]), "every batch of a dataset must be drawn anew"
     # The seed of a dataset's batch is not known outside: an element map has one that is.
-    bucket = _each(int(np.prod(augmentation.bucket_shape)))
-    mapped = data.map(lambda x, y: augmentation(x, y, seed=tf.constant(SEED), bucket=bucket))
+    mapped = data.map(lambda x, y: augmentation(x, y, seed=tf.constant(SEED)))
     message = "a dataset must give the batch of eager execution"
-    _assert_equal(bucketed, next(iter(mapped)), message, most=ROUNDED_OTHERWISE)
+    _assert_equal(eager, next(iter(mapped)), message, most=ROUNDED_OTHERWISE)
 
 
 def _differ(first: AugmentedBatch, second: AugmentedBatch) -> bool:
