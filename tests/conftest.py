@@ -125,6 +125,14 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return images, labels[:300].astype(np.int32)
 
 
+@pytest.fixture
+def eagerly():
+    """No graph at all, which takes longest to make: where nothing depends on one."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(params=["mixed_bfloat16", "mixed_float16"])
 def mixed_precision(request):
     """The name of a mixed precision policy that is in force."""

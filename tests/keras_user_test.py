@@ -53,14 +53,6 @@ def _mixing(num_buckets=3, **options):
     return model
 
 
-@pytest.fixture
-def eagerly():
-    """No graph of the pass over the hold-out either; its graphs stand in callbacks_test.py."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 def _refused(function, *values) -> str:
     """The one line that a call ends in; it names the values."""
     with pytest.raises(ValueError) as raised:

@@ -9,14 +9,6 @@ from tests.conftest import Dimming, linear_network, numpy_calibration, numpy_sof
 SHAPE = (8, 8, 1)
 
 
-@pytest.fixture
-def eagerly():
-    """The pass over the hold-out without a graph, which takes longest."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 def _model(augmentation=None, *, seed=0, scale=0.3, run_eagerly=True) -> AutoLabelModel:
     # A graph of the train step takes most of the time: where nothing depends on it, there is none.
     network = linear_network(SHAPE, 10, scale=scale)

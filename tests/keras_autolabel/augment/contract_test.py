@@ -186,14 +186,6 @@ def test_distances_of_training_are_uniform_and_in_their_buckets(augmentation):
 # --- in models and data sets ----------------------------------------------------------------------
 
 
-@pytest.fixture
-def eagerly():
-    """Graphs are compared above, and cost most of the time."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 @every_augmentation
 @pytest.mark.usefixtures("eagerly")
 def test_a_model_with_it_learns_and_is_saved_and_loaded(augmentation, tmp_path):
