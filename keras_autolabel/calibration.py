@@ -17,6 +17,7 @@ from keras_autolabel.batch import (
     check_whole,
     known_classes,
     refused_in_one_line,
+    untranslated,
 )
 
 NO_PROBABILITIES = (
@@ -25,6 +26,7 @@ NO_PROBABILITIES = (
 )
 
 
+@untranslated
 def calibration_sums(
     labels: tf.Tensor,
     probabilities: tf.Tensor,

@@ -32,6 +32,22 @@ SLOWEST = (
 )
 
 
+# Graphs that run a few times gain less from being optimised than it takes, datasets too.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+_ITERATE = tf.data.Dataset.__iter__
+
+
+def _iterate_untuned(dataset: tf.data.Dataset) -> Iterator:
+    """Without the thread that tunes a dataset: where two processes share two cores it may sleep,
+    when its iterator goes, for as long as this was there before, and everybody waits for it."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return _ITERATE(dataset.with_options(options))
+
+
+tf.data.Dataset.__iter__ = _iterate_untuned
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays: no search for garbage has to visit it again."""
     gc.freeze()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from keras_autolabel.batch import asserted, check_batch, check_whole, to_float
+from keras_autolabel.batch import asserted, check_batch, check_whole, to_float, untranslated
 from keras_autolabel.distribution import uniform_rows
 
 
@@ -207,6 +207,7 @@ def gradient_step(
     return into_ball(moved, clean, epsilon), losses, outputs
 
 
+@untranslated
 def random_start(
     clean: tf.Tensor, epsilon: tf.Tensor, seed: tf.Tensor, first_row: tf.Tensor | int = 0
 ) -> tf.Tensor:
@@ -266,6 +267,7 @@ def _near_one(gradient: tf.Tensor) -> tf.Tensor:
     return gradient / tf.maximum(power, np.finfo(np.float32).tiny)
 
 
+@untranslated
 def of_logits(value: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
     """A value as it is; asserts in the graph that outputs, float [B, K], are no probabilities."""
     tolerance = {tf.bfloat16: 2e-2, tf.float16: 5e-3}.get(outputs.dtype, 1e-3)
@@ -276,6 +278,7 @@ def of_logits(value: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
     return asserted(value, ~probabilities, message)
 
 
+@untranslated
 def _finite(gradient: tf.Tensor, network: Callable) -> tf.Tensor:
     """A gradient as it is; where it is not finite, names the weights that are not either."""
     finite = tf.reduce_all(tf.math.is_finite(gradient))

@@ -13,6 +13,7 @@ from keras_autolabel.batch import (
     check_batch,
     check_whole,
     to_float,
+    untranslated,
     without_partner,
 )
 from keras_autolabel.buckets import bucket_of, uniform_in_bucket
@@ -204,6 +205,7 @@ class Augmentation:
         """
         raise TypeError(f"{type(self).__name__} must have a method apply(images, labels, drawn).")
 
+    @untranslated
     def moved(self, images: tf.Tensor, labels: tf.Tensor, drawn: Any) -> AugmentedBatch:
         """The ``AugmentedBatch`` of moved images, cut to [0, 1], that have no second image in them.
 
@@ -269,6 +271,7 @@ class Augmentation:
         """The augmentation that ``get_config`` describes."""
         return cls(**config)
 
+    @untranslated
     def _of_enough(self, labels: tf.Tensor) -> tf.Tensor:
         """The labels as they are; refuses fewer than ``smallest_batch``, in the graph too."""
         if self.smallest_batch == 1:

@@ -8,7 +8,14 @@ from tensorflow import keras
 
 from keras_autolabel.augment.augmentation import Augmentation, check_operations
 from keras_autolabel.augment.chain import apply_chain
-from keras_autolabel.batch import AugmentedBatch, check_numbers, check_whole, to_float, to_uint8
+from keras_autolabel.batch import (
+    AugmentedBatch,
+    check_numbers,
+    check_whole,
+    to_float,
+    to_uint8,
+    untranslated,
+)
 
 AUGMIX_OPERATIONS = (
     "autocontrast",
@@ -111,6 +118,7 @@ class AugMix(Augmentation):
         """1 − λ, float32 [size] in (0, 1], of λ uniform on [0, 1)."""
         return 1.0 - tf.random.stateless_uniform([size], seed)
 
+    @untranslated
     def draw(
         self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
     ) -> AugMixDraw:
@@ -136,6 +144,7 @@ class AugMix(Augmentation):
         bucket = (depth - 1) * self.num_buckets + column
         return AugMixDraw(distance, bucket, depth, operation, level)
 
+    @untranslated
     def apply(
         self,
         images: tf.Tensor,

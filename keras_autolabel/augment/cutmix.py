@@ -9,7 +9,7 @@ from tensorflow import keras
 
 from keras_autolabel.augment.augmentation import Augmentation
 from keras_autolabel.augment.mixup import Mixup, with_own_partners
-from keras_autolabel.batch import AugmentedBatch, to_float
+from keras_autolabel.batch import AugmentedBatch, to_float, untranslated
 
 
 class CutMixDraw(NamedTuple):
@@ -69,6 +69,7 @@ class CutMix(Augmentation):
         """Ordinary CutMix, 1 − γ, at the middle of each bucket: float [N]."""
         return self.mixup.initial_confidence
 
+    @untranslated
     def draw(
         self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
     ) -> CutMixDraw:
@@ -83,6 +84,7 @@ class CutMix(Augmentation):
         """Draws for the global batch, but partners among the rows that this replica has."""
         return with_own_partners(super().draw_own(labels, seed), seed)
 
+    @untranslated
     def apply(
         self,
         images: tf.Tensor,

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from keras_autolabel.augment.augmentation import Augmentation
-from keras_autolabel.batch import AugmentedBatch, check_numbers, to_float
+from keras_autolabel.batch import AugmentedBatch, check_numbers, to_float, untranslated
 from keras_autolabel.buckets import bucket_of, distance_of
 from keras_autolabel.distribution import replica_seed, replicas
 
@@ -69,6 +69,7 @@ class Mixup(Augmentation):
         """Ordinary mixup, 1 − γ, at the middle of each bucket: float [N]."""
         return 1.0 - distance_of(self.num_buckets) / 2.0
 
+    @untranslated
     def draw(
         self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
     ) -> MixupDraw:
@@ -90,6 +91,7 @@ class Mixup(Augmentation):
         """Draws for the global batch, but partners among the rows that this replica has."""
         return with_own_partners(super().draw_own(labels, seed), seed)
 
+    @untranslated
     def apply(
         self,
         images: tf.Tensor,

@@ -13,7 +13,7 @@ from keras_autolabel.augment.attack import (
     random_start,
 )
 from keras_autolabel.augment.augmentation import Augmentation
-from keras_autolabel.batch import AugmentedBatch, check_numbers, check_whole, to_float
+from keras_autolabel.batch import AugmentedBatch, check_numbers, check_whole, to_float, untranslated
 from keras_autolabel.buckets import bucket_of
 from keras_autolabel.distribution import replica_seed
 
@@ -90,6 +90,7 @@ class PGD(Augmentation):
         self.relative_step_size = relative_step_size
         self.random_start = random_start
 
+    @untranslated
     def draw(
         self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
     ) -> PGDDraw:
@@ -162,6 +163,7 @@ class HalfAdversarial(Augmentation):
         super().__init__(num_buckets=attack.num_buckets)
         self.attack = attack
 
+    @untranslated
     def draw(
         self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
     ) -> PGDDraw:

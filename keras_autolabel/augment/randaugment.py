@@ -9,7 +9,7 @@ from tensorflow import keras
 from keras_autolabel.augment.augmentation import Augmentation, check_operations
 from keras_autolabel.augment.augmix import MAGNITUDE_OF_LEVEL as AUGMIX_MAGNITUDE_OF_LEVEL
 from keras_autolabel.augment.chain import apply_chain
-from keras_autolabel.batch import AugmentedBatch, check_numbers, check_whole, to_uint8
+from keras_autolabel.batch import AugmentedBatch, check_numbers, check_whole, to_uint8, untranslated
 
 RANDAUGMENT_OPERATIONS = (
     "autocontrast",
@@ -106,6 +106,7 @@ class RandAugment(Augmentation):
         self.max_magnitude = max_magnitude
         self.operations = check_operations(operations, RANDAUGMENT_OPERATIONS)
 
+    @untranslated
     def draw(
         self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
     ) -> RandAugmentDraw:
@@ -119,6 +120,7 @@ class RandAugment(Augmentation):
         forward = tf.random.stateless_uniform(shape, seeds[2]) < 0.5
         return RandAugmentDraw(distance, bucket, operation, tf.where(forward, 1.0, -1.0))
 
+    @untranslated
     def apply(
         self,
         images: tf.Tensor,

@@ -8,7 +8,7 @@ from tensorflow import keras
 
 from keras_autolabel.augment import image_ops
 from keras_autolabel.augment.augmentation import Augmentation
-from keras_autolabel.batch import AugmentedBatch, check_numbers, to_uint8
+from keras_autolabel.batch import AugmentedBatch, check_numbers, to_uint8, untranslated
 from keras_autolabel.buckets import bucket_of
 
 
@@ -58,6 +58,7 @@ class SoftCrop(Augmentation):
             raise ValueError(f"sigma must be a number above 0. Received: sigma={sigma}")
         self.sigma = sigma
 
+    @untranslated
     def draw(
         self, labels: tf.Tensor, seed: tf.Tensor, bucket: int | tf.Tensor | None = None
     ) -> SoftCropDraw:
@@ -82,6 +83,7 @@ class SoftCrop(Augmentation):
         forward = tf.random.stateless_uniform([size, 2], seeds[2]) < 0.5
         return SoftCropDraw(distance, bucket, tf.where(forward, 1.0 - seen, seen - 1.0))
 
+    @untranslated
     def apply(
         self,
         images: tf.Tensor,
