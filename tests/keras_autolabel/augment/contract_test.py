@@ -102,6 +102,18 @@ def test_sizes_may_be_unknown_where_there_is_no_network(augmentation):
             assert augment(IMAGES[:size], LABELS[:size]).images.shape == (size, 4, 5, 1)
 
 
+@every_augmentation
+def test_xla_compiles_what_says_so_and_nothing_else(augmentation):
+    graph = tf.function(
+        lambda images: augmentation(images, LABELS, seed=SEED, network=NETWORK), jit_compile=True
+    )
+    if augmentation.jit_compiles:
+        assert graph(IMAGES).images.shape == IMAGES.shape
+    else:
+        with pytest.raises(tf.errors.InvalidArgumentError, match="unsupported operations"):
+            graph(IMAGES)
+
+
 # --- what is drawn --------------------------------------------------------------------------------
 
 
