@@ -14,7 +14,7 @@ Function = TypeVar("Function", bound=Callable)
 def untranslated(function: Function) -> Function:
     """The function, which AutoGraph takes as it stands.
 
-    It would translate every function that a graph calls, each at its first use: for AugMix ten
+    It would translate every function that a graph calls, each at its first use: for AugMix seven
     times as long as it takes to make the graph. What has no condition on a tensor gains nothing.
 
     Example:
