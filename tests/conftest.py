@@ -162,10 +162,11 @@ def mixed_precision(request):
 
 # Forks for each command after the imports, which take longer than the commands.
 SERVER = """
-import gc, json, os, runpy, sys
+import contextlib, gc, json, os, runpy, sys
 gc.set_threshold(100_000, 20, 100)
-import scipy.ndimage, sklearn.datasets, sklearn.model_selection
-import train.comparison_report, train.evaluation, train.training
+import scipy.ndimage, sklearn.datasets, sklearn.model_selection, tensorflow
+with contextlib.suppress(ModuleNotFoundError):  # tests of the library alone may not see it
+    import train.comparison_report, train.evaluation, train.training
 
 # What is frozen the end of a command does not visit, which would take it a second.
 gc.freeze()
