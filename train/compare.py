@@ -107,19 +107,13 @@ def plan_from_flags(methods: tuple[str, ...]) -> Plan:
     )
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 def at_a_time(jobs: int) -> tuple[int, int]:
     """How many of so many jobs run at the same time, and with how many threads each."""
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    several = FLAGS.jobs or (1 if on_gpu else cores())
+    several = FLAGS.jobs or (1 if on_gpu else comparison.cores())
     # Of few jobs each still has the threads of many: with other sums in another order, a figure
     # would depend on how many methods there are.
-    return min(several, jobs), max(1, cores() // several)
+    return min(several, jobs), max(1, comparison.cores() // several)
 
 
 def compare(folder: str, methods: tuple[str, ...], plan: Plan) -> dict[Job, str]:
@@ -134,7 +128,7 @@ def compare(folder: str, methods: tuple[str, ...], plan: Plan) -> dict[Job, str]
     jobs = [Job(method, seed) for seed in seeds for method in methods]
     processes, threads = at_a_time(len(jobs))
     # A process takes seconds to import what it needs: a few thousand images are sooner done here.
-    workers = min(cores(), 1 + len(splits.test) // 5000)
+    workers = min(comparison.cores(), 1 + len(splits.test) // 5000)
     manifest = comparison.make_corrupted(folder, plan, splits, processes=workers)
     for name, reason in manifest["skipped"].items():
         print(f"{name} is skipped: {reason}")

@@ -93,6 +93,12 @@ class Plan:
         ]
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def claim(folder: str, plan: Plan) -> None:
     """Takes a folder for a comparison, a new one or one that goes on.
 
