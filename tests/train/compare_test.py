@@ -59,7 +59,10 @@ MISTAKES = {
     "a batch that is too large": (["--train_examples=64", "--batch_size=65"], "65 is more than"),
     "a folder that would not be read": (["--data_dir=/tmp"], "digits comes along"),
     "a recipe without its data": (
-        [f"--flagfile={ROOT / 'train/recipes/never_harms.cfg'}", "--data_dir=/nowhere"],
+        [
+            f"--flagfile={ROOT / 'train/recipes/never_harms.cfg'}",
+            *("--dataset=fashion_mnist", "--data_dir=/nowhere"),
+        ],
         "/nowhere",
     ),
     "a folder of something else": ([f"--output_dir={ROOT / 'train'}"], "holds no comparison"),
