@@ -6,7 +6,7 @@
 A cell is a set of images, a regime (12 epochs, or 60, by when a network fits what it is shown) and
 an augmentation. It is a comparison as train.compare makes them, with a report, in a folder of its
 own below --output_dir. What was killed goes on when the command is given again. All 24 cells take
-more than a day on two cores, by an estimate; --notrain trains nothing and prints what is there.
+some twenty hours on two cores, by an estimate; --notrain trains nothing and prints what is there.
 Fashion-MNIST needs Debian's package dataset-fashion-mnist.
 
 What is printed is Markdown: of each cell with two seeds or more the means over seeds, in percent,

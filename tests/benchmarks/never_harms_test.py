@@ -1,6 +1,7 @@
 """What is asked of learned labels, by numbers of one's own, and the command that tables it."""
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 
@@ -135,9 +136,10 @@ def test_cells_that_are_done_are_tabled(ended):
         accuracy.append(100.0 * accuracy_score(np.ones(len(correct)), correct))
     (row,) = [x for x in results["there"].stdout.splitlines() if x.startswith("|  | together")]
     assert row.startswith(f"|  | together | {np.mean(accuracy):.1f} (")
-    assert "digits: made up; 9 training, 9 hold-out, 400 test images; 48 corrupted sets, " in (
-        results["there"].stdout
-    )
+    # Of the 17 types grey images have no saturation to change, and frost may not be installed.
+    sets = 3 * (16 if importlib.util.find_spec("imagecorruptions") else 15)
+    facts = f"digits: made up; 9 training, 9 hold-out, 400 test images; {sets} corrupted sets, "
+    assert facts in results["there"].stdout
     assert (folder / "digits-short-augmix" / "report.html").exists()
 
 
