@@ -369,6 +369,8 @@ class Checkpoints(keras.callbacks.Callback):
     def _sweep(self) -> None:
         """Removes checkpoints that are not kept any more, and parts of some that a kill left."""
         folder = self.written_to
+        for half in glob.glob("checkpoint.tmp*", root_dir=folder):
+            os.remove(os.path.join(folder, half))
         # Under a strategy it is a variable of every replica.
         last = int(tf.convert_to_tensor(self.checkpoint.save_counter))
         found = {name: re.match(r"ckpt-(\d+)[._]", name) for name in os.listdir(folder)}

@@ -334,11 +334,13 @@ def test_the_next_checkpoint_takes_away_what_a_kill_left(tmp_path):
         checkpoints.on_epoch_end(epoch)
     folder, again = tmp_path / "checkpoints", run_folder.Checkpoints(_model(), str(tmp_path))
     assert again.restore() == 3
-    # Killed before a checkpoint had its name, before the list had it, and while an old one went.
+    # Killed before a checkpoint had its name, before the list had it, while that was written, and
+    # while an old one went.
     (folder / "ckpt-3_temp").mkdir()
     (folder / "ckpt-3_temp" / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
     (folder / "ckpt-1.data-00000-of-00001").write_bytes(b"all")
     (folder / "checkpoint").write_text('model_checkpoint_path: "ckpt-2"', "utf-8")
+    (folder / "checkpoint.tmp4fc11f56").write_text("model_check", "utf-8")
     (folder / "mine.index").write_text("stays", "utf-8")
     again.on_epoch_end(3)
     data = "data-00000-of-00001"
